@@ -1,0 +1,13 @@
+//! What Husk needs of the host's operating system, behind safe interfaces.
+
+mod mapping;
+mod process;
+mod pty;
+mod signals;
+mod terminal;
+
+pub use mapping::Mapping;
+pub use process::{memory_bytes, name_thread, online_cpus};
+pub use pty::Pty;
+pub use signals::{Interrupt, Interrupts};
+pub use terminal::{RawMode, WindowSize, window_size};

@@ -1,0 +1,119 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as Group, Parser, Subcommand, ValueHint};
+
+use crate::values::{self, Destination, EngineName};
+
+/// Husk: a hypervisor for Linux hosts.
+#[derive(Debug, Parser)]
+#[command(name = "husk", version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// Which messages to log, as in RUST_LOG: `debug`, `vm=trace,devices=info`
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// Log more: -v informs, -vv debugs, -vvv traces
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a virtual machine; its serial console is this terminal
+    #[command(after_long_help = RUN_HELP)]
+    Run(Box<Run>),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Run {
+    /// The Linux kernel: a bzImage, or an ELF vmlinux with a PVH entry [default: the default guest's]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The initial RAM disk [default: the default guest's if there is no --kernel]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(short, long, value_name = "TEXT", default_value = "console=ttyS0")]
+    pub(crate) append: String,
+    /// The amount of memory: 512M, 2G; a plain number counts MiB
+    #[arg(short, long, value_name = "SIZE", default_value = "512M", value_parser = crate::size::parse)]
+    pub(crate) memory: u64,
+    /// The number of virtual CPUs
+    #[arg(short, long, value_name = "N", default_value = "1", value_parser = values::cpus)]
+    pub(crate) cpus: u32,
+    /// The CPU model
+    #[arg(long, value_name = "MODEL", default_value = vm::DEFAULT_CPU_MODEL, value_parser = values::cpu_model)]
+    pub(crate) cpu: String,
+    /// The board; without a version, its newest
+    #[arg(long, value_name = "BOARD", default_value = "q35", value_parser = values::board)]
+    pub(crate) machine: String,
+    /// The engine that runs the guest's code; of several, the first that this host has
+    #[arg(long, value_name = "ENGINE", default_value = "soft", value_delimiter = ',')]
+    pub(crate) engine: Vec<EngineName>,
+    /// How the kernel is entered
+    #[arg(long, value_name = "MODE", default_value = "auto", value_parser = values::entry)]
+    pub(crate) entry: vm::EntryMode,
+    /// What a reboot of the guest does
+    #[arg(long, value_name = "ACTION", default_value = "restart", value_parser = values::reboot)]
+    pub(crate) reboot: vm::OnReset,
+    /// What a triple fault of the guest does: `end` is an error, `reset` is what hardware does
+    #[arg(long, value_name = "ACTION", default_value = "end", value_parser = values::triple_fault)]
+    pub(crate) triple_fault: vm::OnTripleFault,
+    /// What a panic of the guest's kernel, seen on its first serial port, does
+    #[arg(long, value_name = "ACTION", default_value = "end", value_parser = values::guest_panic)]
+    pub(crate) guest_panic: vm::OnGuestPanic,
+    /// The VM's name, which the process bears too
+    #[arg(short, long, value_name = "NAME", default_value = "husk", value_parser = values::name)]
+    pub(crate) name: String,
+    /// Where a serial port leads: `stdio`, `none` or `file:PATH`; the first is COM1 [default: stdio]
+    #[arg(long, value_name = "WHERE", value_parser = values::destination)]
+    pub(crate) serial: Vec<Destination>,
+    /// Where the debug port (E9h, output only) leads: `stdio`, `none` or `file:PATH`
+    #[arg(long, value_name = "WHERE", default_value = "none", value_parser = values::destination)]
+    pub(crate) debug_port: Destination,
+    /// Give the guest a port (501h, 4 bytes) that ends the VM with the exit code written to it
+    #[arg(long)]
+    pub(crate) debug_exit: bool,
+    /// Print what the engine has counted when the VM has ended
+    #[arg(long)]
+    pub(crate) stats: bool,
+}
+
+const RUN_HELP: &str = "\
+Examples:
+  husk run
+      boots the default guest that `cargo xtask guest` prepares
+  husk run --kernel /boot/vmlinuz-6.1.0-18-amd64 --initrd /boot/initrd.img-6.1.0-18-amd64
+      boots this kernel with this initial RAM disk
+  husk run --kernel K --initrd I --append 'console=ttyS0 quiet' --memory 2G --cpus 4
+      two gibibytes of memory, four CPUs, a command line of one's own
+  echo 'uname -a; poweroff -f' | husk run
+      a shell fed from a pipe
+  husk run --serial stdio --serial file:second.log
+      a second serial port, written to a file
+
+Keys, when standard input is a terminal:
+  Ctrl-A x       stop the VM
+  Ctrl-A p       press its power button
+  Ctrl-A b       send a BREAK (magic SysRq)
+  Ctrl-A s       show what the engine has counted
+  Ctrl-A h       show these keys
+  Ctrl-A Ctrl-A  send Ctrl-A
+
+Exit codes:
+  0        the guest has powered itself off, the user has stopped it, or it has rebooted with --reboot exit
+  1        the guest has failed: its kernel panicked, or a triple fault
+  2        bad input: nothing has run
+  3        Husk itself or the host has failed
+  n        the code that the guest wrote to the port of --debug-exit
+  128 + n  ended by signal n";

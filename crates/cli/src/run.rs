@@ -1,0 +1,218 @@
+//! `husk run`.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use base::{Interrupt, Interrupts, RawMode};
+use vm::{CharOut, Config, Cpus, Outcome, Payload, Supplies, Vm};
+
+use crate::args::Run;
+use crate::console::{self, Output};
+use crate::default_guest;
+use crate::failure::{BAD_INPUT, Failure, INTERNAL};
+use crate::size;
+use crate::values::{Destination, EngineName};
+
+/// The exit code when the guest has failed.
+const GUEST_FAILED: u8 = 1;
+/// A reader of standard output that takes nothing for this long at the end has lost its interest.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// SIGPIPE, which never comes as a signal.
+const SIGPIPE: i32 = 13;
+
+/// What has ended the run from outside: the number of a signal.
+type Signalled = Arc<Mutex<Option<i32>>>;
+
+pub(crate) fn run(args: Run) -> Result<ExitCode, Failure> {
+    base::name_thread(&args.name);
+    let signalled = Signalled::default();
+    let running = Arc::<OnceLock<Arc<Vm>>>::default();
+    let output = output(&running, &signalled)?;
+    let vm = Arc::new(build(&args, &output)?);
+    // Set once, here.
+    let _ = running.set(Arc::clone(&vm));
+    listen_to_signals(&vm, &output, &signalled)?;
+
+    let first_stdio = serial_ports(&args).iter().position(|port| *port == Destination::Stdio);
+    let raw = if first_stdio.is_some() { enter_raw_mode()? } else { None };
+    if raw.is_some() {
+        output.put(b"Ctrl-A x stops the VM, Ctrl-A h shows all keys.\r\n");
+    }
+    vm.start().map_err(|e| failure(&e))?;
+    if let Some(port) = first_stdio.and_then(|index| vm.serial(index)) {
+        console::read_input(Arc::clone(&vm), port, Arc::clone(&output))?;
+    }
+    let outcome = vm.wait();
+    output.flush(LAST_WORDS);
+    drop(raw);
+    if args.stats {
+        // With standard error gone there is nobody to tell.
+        let _ = io::stderr().write_all(console::show_stats(&vm).as_bytes());
+    }
+    let signal = *signalled.lock().unwrap_or_else(PoisonError::into_inner);
+    tell(&args.name, outcome, signal)
+}
+
+fn serial_ports(args: &Run) -> &[Destination] {
+    if args.serial.is_empty() { &[Destination::Stdio] } else { &args.serial }
+}
+
+/// Opens what the VM needs and builds it.
+fn build(args: &Run, output: &Arc<Output>) -> Result<Vm, Failure> {
+    if let Some(host) = base::memory_bytes().filter(|host| args.memory > *host) {
+        let cause = format!("the host has only {}", size::show(host));
+        return Err(Failure::input(format!("--memory {}", size::show(args.memory)), cause, "give the VM less"));
+    }
+    let (kernel, initrd) = match &args.kernel {
+        Some(kernel) => (kernel.clone(), args.initrd.clone()),
+        None => {
+            let guest = default_guest::find()?;
+            (guest.kernel, Some(args.initrd.clone().unwrap_or(guest.initrd)))
+        }
+    };
+    let config = Config {
+        name: args.name.clone(),
+        board: args.machine.clone(),
+        cpus: Cpus { count: args.cpus, model: args.cpu.clone() },
+        memory: args.memory,
+        append: args.append.clone(),
+        entry: args.entry,
+        debug_exit: args.debug_exit,
+        on_reset: args.reboot,
+        on_triple_fault: args.triple_fault,
+        on_guest_panic: args.guest_panic,
+        power_on: None,
+    };
+    let supplies = Supplies {
+        kernel: open("kernel", &kernel)?,
+        initrd: initrd.map(|path| open("initrd", &path)).transpose()?,
+        engine: engine(&args.engine)?,
+        serial: serial_ports(args).iter().map(|port| destination(port, output)).collect::<Result<_, _>>()?,
+        debug: match &args.debug_port {
+            Destination::None => None,
+            some => Some(destination(some, output)?),
+        },
+    };
+    Vm::build(config, supplies).map_err(|e| failure(&e))
+}
+
+fn failure(error: &vm::Error) -> Failure {
+    Failure::new(error.to_string(), if error.is_input() { BAD_INPUT } else { INTERNAL })
+}
+
+fn open(what: &str, path: &Path) -> Result<Payload, Failure> {
+    let name = format!("{what} {}", path.display());
+    match File::open(path) {
+        Ok(file) => Ok(Payload::file(name, file)),
+        Err(error) => Err(Failure::input(name, cause(&error), "check the path and its permissions")),
+    }
+}
+
+/// An error of the operating system without its number.
+fn cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+fn engine(names: &[EngineName]) -> Result<Arc<dyn engine::Engine>, Failure> {
+    let mut refusal = Failure::input("--engine", "there is none", "name one");
+    for name in names {
+        let opened = match name {
+            EngineName::Soft => engine_soft::SoftEngine::new(),
+        };
+        match opened {
+            Ok(engine) => return Ok(Arc::new(engine)),
+            Err(error) => refusal = Failure::internal(format!("engine: {error}")),
+        }
+    }
+    Err(refusal)
+}
+
+fn destination(to: &Destination, output: &Arc<Output>) -> Result<Box<dyn CharOut>, Failure> {
+    match to {
+        Destination::Stdio => Ok(output.port()),
+        Destination::None => Ok(Box::new(|_: &[u8]| {})),
+        Destination::File(path) => {
+            let name = path.display().to_string();
+            let refused =
+                |e| Failure::input(format!("port file {name}"), cause(&e), "check the folder and its permissions");
+            Ok(console::file_port(File::create(path).map_err(refused)?, name.clone()))
+        }
+    }
+}
+
+fn output(running: &Arc<OnceLock<Arc<Vm>>>, signalled: &Signalled) -> Result<Arc<Output>, Failure> {
+    let (running, signalled) = (Arc::clone(running), Arc::clone(signalled));
+    // A reader that has gone away ends the VM, as SIGPIPE ends other commands.
+    let gone = move |error: io::Error| {
+        tracing::info!("standard output: {error}; the VM is stopped");
+        signalled.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(SIGPIPE);
+        if let Some(vm) = running.get() {
+            vm.power_off();
+        }
+    };
+    let refused = |e: io::Error| Failure::internal(format!("standard output: {}; redirect it elsewhere", cause(&e)));
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(refused)?;
+    Output::start(File::from(stdout), gone).map_err(refused)
+}
+
+/// Puts the terminal into raw mode if standard input is one, and has a panic of any thread give it back.
+fn enter_raw_mode() -> Result<Option<RawMode>, Failure> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        RawMode::restore();
+        before(panic);
+    }));
+    RawMode::enter(io::stdin()).map_err(|e| Failure::internal(format!("terminal: {}; use a pipe instead", cause(&e))))
+}
+
+fn listen_to_signals(vm: &Arc<Vm>, output: &Arc<Output>, signalled: &Signalled) -> Result<(), Failure> {
+    let refused = |e: io::Error| Failure::internal(format!("signals: {}; check the limits of the process", cause(&e)));
+    let mut interrupts = Interrupts::take().map_err(refused)?;
+    let (vm, output, signalled) = (Arc::clone(vm), Arc::clone(output), Arc::clone(signalled));
+    let listen = move || {
+        while let Some(interrupt) = interrupts.wait() {
+            let signal = match interrupt {
+                Interrupt::Continue => {
+                    RawMode::renew();
+                    continue;
+                }
+                Interrupt::Terminate(signal) => signal,
+            };
+            let first = signalled.lock().unwrap_or_else(PoisonError::into_inner).replace(signal).is_none();
+            if !first {
+                // Whoever asks twice does not want to wait.
+                RawMode::restore();
+                std::process::exit(128 + signal);
+            }
+            output.abandon();
+            vm.power_off();
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(listen).map(drop).map_err(refused)
+}
+
+/// The line and the exit code for what became of the VM.
+fn tell(name: &str, outcome: Outcome, signal: Option<i32>) -> Result<ExitCode, Failure> {
+    match outcome {
+        Outcome::PowerOff | Outcome::Reset => Ok(ExitCode::SUCCESS),
+        Outcome::Stopped => {
+            Ok(signal.and_then(|s| u8::try_from(128 + s).ok()).map_or(ExitCode::SUCCESS, ExitCode::from))
+        }
+        Outcome::Exit(code) => Ok(ExitCode::from(code)),
+        Outcome::TripleFault(registers) => {
+            let cause = "triple fault: the CPU could not deliver an exception, and shut down";
+            Err(Failure::new(format!("VM {name}: {cause}; {registers}"), GUEST_FAILED))
+        }
+        Outcome::GuestPanic(line) => Err(Failure::new(format!("VM {name}: guest panic: {line}"), GUEST_FAILED)),
+        Outcome::Failed(what) => Err(Failure::internal(format!("VM {name}: {what}"))),
+    }
+}

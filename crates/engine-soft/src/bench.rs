@@ -1,0 +1,137 @@
+//! A CPU on the test bench: single instructions from a given state, without interrupts.
+
+use std::sync::Arc;
+
+use engine::{EngineConfig, Result, Vcpu};
+use memory::GuestMemory;
+use x86::{CpuModel, CpuState};
+
+use crate::partition::SoftPartition;
+use crate::vcpu::SoftVcpu;
+
+/// A vCPU that is stepped by hand. For tests: no machine answers its I/O, and exceptions are reported, not delivered.
+pub struct Bench {
+    vcpu: SoftVcpu,
+    _partition: Arc<SoftPartition>,
+}
+
+/// How a run on the bench has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserExit {
+    /// All instructions have run.
+    Ran,
+    /// An instruction has raised an exception, and nothing of it has happened.
+    Exception {
+        /// The vector.
+        vector: u8,
+        /// The error code, if the vector has one.
+        error_code: Option<u32>,
+        /// CR2, meaningful for page faults.
+        cr2: u64,
+    },
+}
+
+impl Bench {
+    /// A CPU of `model` over `mem`.
+    ///
+    /// # Errors
+    /// As of [`crate::SoftEngine`].
+    pub fn new(mem: &GuestMemory, model: &CpuModel) -> Result<Self> {
+        let partition = SoftPartition::new(&EngineConfig { vcpus: 1, name: "bench".into() }, mem, model.clone())?;
+        Ok(Self { vcpu: partition.soft_vcpu(0, model)?, _partition: Arc::new(partition) })
+    }
+
+    /// The CPU.
+    pub fn vcpu(&mut self) -> &mut dyn Vcpu {
+        &mut self.vcpu
+    }
+
+    /// Loads a state.
+    ///
+    /// # Errors
+    /// As of [`Vcpu::set_state`].
+    pub fn set_state(&mut self, state: &CpuState) -> Result<()> {
+        self.vcpu.set_state(state)
+    }
+
+    /// The state.
+    ///
+    /// # Errors
+    /// As of [`Vcpu::state`].
+    pub fn state(&mut self) -> Result<CpuState> {
+        self.vcpu.state()
+    }
+
+    /// RIP.
+    #[must_use]
+    pub fn rip(&self) -> u64 {
+        self.vcpu.cpu.rip
+    }
+
+    /// Runs as in a machine, exceptions delivered, for at most `budget` blocks or until the CPU halts. What ended it before, if
+    /// something did.
+    pub fn run_blocks(&mut self, budget: usize) -> Option<engine::Stop> {
+        let cpu = &mut *self.vcpu.cpu;
+        for _ in 0..budget {
+            if cpu.halted || cpu.wait_for_sipi {
+                break;
+            }
+            if let Some(stop) = cpu.run_blocks(1) {
+                return Some(stop);
+            }
+        }
+        None
+    }
+
+    /// Whether the CPU waits for an interrupt.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.vcpu.cpu.halted
+    }
+
+    /// Runs instructions until `stop_at` is the next one, `most` have run or one raises an exception.
+    pub fn run_user(&mut self, stop_at: u64, most: usize) -> UserExit {
+        let cpu = &mut *self.vcpu.cpu;
+        for _ in 0..most {
+            if cpu.rip == stop_at {
+                break;
+            }
+            if cpu.run_one().is_err() {
+                let fault = cpu.fault;
+                return UserExit::Exception { vector: fault.vector, error_code: fault.error_code, cr2: cpu.cr2 };
+            }
+        }
+        UserExit::Ran
+    }
+
+    /// Runs as a CPU runs, block after block, until RIP leaves `inside`, `most` instructions have run or one raises an exception.
+    pub fn run_inside(&mut self, inside: std::ops::Range<u64>, most: usize) -> UserExit {
+        let cpu = &mut *self.vcpu.cpu;
+        let mut left = most;
+        while left > 0 && inside.contains(&cpu.rip) {
+            cpu.leave = 0;
+            let mut run = || {
+                let block = cpu.find_block()?;
+                // SAFETY: blocks are freed by `find_block` only.
+                let ops = unsafe { &(&(*block).ops)[..] };
+                for op in ops.iter().take_while(|op| inside.contains(&op.rip())) {
+                    cpu.rip = op.next;
+                    if let Err(raised) = (op.run)(cpu, op) {
+                        cpu.rip = op.rip();
+                        return Err(raised);
+                    }
+                    left = left.saturating_sub(1);
+                    if cpu.leave != 0 {
+                        break;
+                    }
+                }
+                Ok(())
+            };
+            if run().is_err() {
+                let fault = cpu.fault;
+                return UserExit::Exception { vector: fault.vector, error_code: fault.error_code, cr2: cpu.cr2 };
+            }
+        }
+        UserExit::Ran
+    }
+}

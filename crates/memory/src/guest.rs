@@ -1,0 +1,212 @@
+//! The regions of guest-physical memory and checked access to them.
+
+use std::sync::Arc;
+
+use base::Mapping;
+
+use crate::{Error, Gpa, PAGE_SIZE, PageFlags, Result};
+
+/// What a region is to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Memory that the guest reads and writes.
+    Ram,
+    /// Memory that the guest reads; its writes go to the bus, where nobody listens.
+    Rom,
+}
+
+/// A range of guest-physical addresses backed by host memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// The first address, a multiple of [`PAGE_SIZE`].
+    pub start: Gpa,
+    /// The length in bytes, a multiple of [`PAGE_SIZE`].
+    pub len: u64,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// A page of guest memory as an engine sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct HostPage {
+    /// The first byte of the page in this process.
+    pub ptr: *mut u8,
+    /// The index of the page in [`PageFlags`].
+    pub index: usize,
+    /// What the page is to the guest.
+    pub kind: Kind,
+}
+
+/// The memory of one guest. Cheap to clone.
+#[derive(Clone)]
+pub struct GuestMemory(Arc<Shared>);
+
+struct Shared {
+    mapping: Mapping,
+    /// In order of address, each with its offset in the mapping.
+    regions: Vec<(Region, u64)>,
+    flags: PageFlags,
+}
+
+impl GuestMemory {
+    /// Reserves memory for `regions`, all zero. Nothing is touched yet: the host gives pages as they are used.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] for regions that are empty, unaligned or overlap; [`Error::Reserve`] when the host refuses.
+    pub fn new(regions: &[Region]) -> Result<Self> {
+        let mut sorted = regions.to_vec();
+        sorted.sort_by_key(|r| r.start);
+        let mut placed = Vec::with_capacity(sorted.len());
+        let (mut offset, mut free_from) = (0u64, 0u64);
+        for region in sorted {
+            let bad = Error::Layout(region.start);
+            let Some(end) = region.start.0.checked_add(region.len) else { return Err(bad) };
+            let aligned = region.start.0 % PAGE_SIZE == 0 && region.len % PAGE_SIZE == 0;
+            if region.len == 0 || !aligned || region.start.0 < free_from {
+                return Err(bad);
+            }
+            placed.push((region, offset));
+            free_from = end;
+            offset = offset.checked_add(region.len).ok_or(Error::Layout(region.start))?;
+        }
+        let refused = |source| Error::Reserve { bytes: offset, source };
+        let len = usize::try_from(offset).map_err(|_| refused(std::io::ErrorKind::OutOfMemory.into()))?;
+        let mapping = Mapping::anonymous(len).map_err(refused)?;
+        let flags = PageFlags::new(len / PAGE_SIZE as usize);
+        Ok(Self(Arc::new(Shared { mapping, regions: placed, flags })))
+    }
+
+    /// The regions in order of address.
+    pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
+        self.0.regions.iter().map(|(region, _)| *region)
+    }
+
+    /// The per-page flags.
+    #[inline]
+    #[must_use]
+    pub fn flags(&self) -> &PageFlags {
+        &self.0.flags
+    }
+
+    /// The page that holds `at`, `None` where there is no memory.
+    #[inline]
+    #[must_use]
+    pub fn host_page(&self, at: Gpa) -> Option<HostPage> {
+        let (kind, offset, _) = self.locate(at)?;
+        let page = offset & !(PAGE_SIZE - 1);
+        let index = (page / PAGE_SIZE) as usize;
+        // SAFETY: `locate` only gives offsets inside of the mapping.
+        let ptr = unsafe { self.0.mapping.as_ptr().add(page as usize) };
+        Some(HostPage { ptr, index, kind })
+    }
+
+    /// Reads `data.len()` bytes at `at`.
+    ///
+    /// # Errors
+    /// [`Error::Hole`] when a byte is outside of memory; `data` is then partly filled.
+    pub fn read(&self, at: Gpa, data: &mut [u8]) -> Result<()> {
+        self.chunks(at, data.len(), |_, offset, range| {
+            // SAFETY: `chunks` gives ranges inside of the mapping and of `data`. The guest may write the bytes
+            // meanwhile; they are copied as bytes, of which every value is valid.
+            unsafe {
+                let from = self.0.mapping.as_ptr().add(offset);
+                std::ptr::copy_nonoverlapping(from, data[range.clone()].as_mut_ptr(), range.len());
+            }
+        })
+    }
+
+    /// Writes `data` at `at`, ROM too: the guest's own writes do not come this way.
+    ///
+    /// # Errors
+    /// [`Error::Hole`] when a byte is outside of memory; the bytes before it are then written.
+    pub fn write(&self, at: Gpa, data: &[u8]) -> Result<()> {
+        self.chunks(at, data.len(), |_, offset, range| {
+            // SAFETY: as in `read`.
+            unsafe {
+                let to = self.0.mapping.as_ptr().add(offset);
+                std::ptr::copy_nonoverlapping(data[range.clone()].as_ptr(), to, range.len());
+            }
+            let (first, last) = (offset / PAGE_SIZE as usize, (offset + range.len() - 1) / PAGE_SIZE as usize);
+            (first..=last).for_each(|page| self.0.flags.written(page));
+        })
+    }
+
+    /// Reads a little-endian number of `N` bytes.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::read`].
+    pub fn read_array<const N: usize>(&self, at: Gpa) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read(at, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The address just behind the last byte of memory.
+    #[must_use]
+    pub fn end(&self) -> Gpa {
+        Gpa(self.0.regions.last().map_or(0, |(r, _)| r.start.0 + r.len))
+    }
+
+    /// The amount of RAM in bytes.
+    #[must_use]
+    pub fn ram_bytes(&self) -> u64 {
+        self.regions().filter(|r| r.kind == Kind::Ram).map(|r| r.len).sum()
+    }
+
+    /// Kind, offset in the mapping and bytes left in the region.
+    #[inline]
+    fn locate(&self, at: Gpa) -> Option<(Kind, u64, u64)> {
+        self.0.regions.iter().find_map(|(region, offset)| {
+            let inside = at.0.wrapping_sub(region.start.0);
+            (inside < region.len).then(|| (region.kind, offset + inside, region.len - inside))
+        })
+    }
+
+    fn chunks(&self, at: Gpa, len: usize, mut each: impl FnMut(Kind, usize, std::ops::Range<usize>)) -> Result<()> {
+        let mut done = 0;
+        while done < len {
+            let hole = Error::Hole { at, len };
+            let Some(here) = at.0.checked_add(done as u64) else { return Err(hole) };
+            let Some((kind, offset, left)) = self.locate(Gpa(here)) else { return Err(hole) };
+            let n = (len - done).min(usize::try_from(left).unwrap_or(usize::MAX));
+            each(kind, offset as usize, done..done + n);
+            done += n;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for GuestMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.regions()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ram(start: u64, len: u64) -> Region {
+        Region { start: Gpa(start), len, kind: Kind::Ram }
+    }
+
+    #[test]
+    fn regions_read_back_and_holes_are_refused() {
+        let mem = GuestMemory::new(&[ram(0x10_0000, 0x2000), ram(0, 0x1000)]).unwrap();
+        mem.write(Gpa(0x10_0ffe), &[1, 2, 3, 4]).unwrap();
+        assert_eq!(mem.read_array(Gpa(0x10_0ffe)).unwrap(), [1, 2, 3, 4]);
+        assert!(mem.flags().take_dirty(1) && mem.flags().take_dirty(2) && !mem.flags().take_dirty(0));
+        assert!(matches!(mem.write(Gpa(0xfff), &[0; 2]), Err(Error::Hole { .. })));
+        assert!(matches!(mem.read(Gpa(u64::MAX), &mut [0; 2]), Err(Error::Hole { .. })));
+        assert_eq!(mem.ram_bytes(), 0x3000);
+        assert_eq!(mem.end(), Gpa(0x10_2000));
+        assert!(mem.host_page(Gpa(0x2000)).is_none());
+    }
+
+    #[test]
+    fn bad_layouts_are_refused() {
+        for bad in [vec![ram(0, 0)], vec![ram(1, 0x1000)], vec![ram(0, 0x2000), ram(0x1000, 0x1000)]] {
+            assert!(matches!(GuestMemory::new(&bad), Err(Error::Layout(_))));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What tests of the other crates stand on.
+#![forbid(unsafe_code)]
+
+pub mod garbage;
+pub mod rig;

@@ -1,0 +1,392 @@
+//! What the CPUs, the controller and the outside agree on: who is to run, and why the VM ends.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::Kicker;
+
+use crate::Outcome;
+
+/// What the engine has counted on one CPU: names and values.
+pub type CpuStats = Vec<(&'static str, u64)>;
+
+/// After a panic message, this long a silence of the console is its end.
+const PANIC_SILENCE: Duration = Duration::from_secs(3);
+/// A panic message is over after this long at the latest.
+const PANIC_LIMIT: Duration = Duration::from_secs(30);
+
+/// The agreement. The lock is held for moments only, never while a device's lock is taken.
+pub(crate) struct Control {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    cpus: Vec<Cpu>,
+    /// Why the VM ends; once set it stays.
+    outcome: Option<Outcome>,
+    /// All threads are gone.
+    finished: bool,
+    /// The machine is to be reset before anybody runs; so it starts.
+    reset: bool,
+    /// Whether the outside wants a pause.
+    pause: bool,
+    /// Whether devices and clock are at a standstill.
+    paused: bool,
+    panic: Option<GuestPanic>,
+}
+
+#[derive(Default)]
+struct Cpu {
+    kicker: Option<Kicker>,
+    /// It waits in [`Control::checkpoint`].
+    parked: bool,
+    /// Its thread has ended.
+    gone: bool,
+    /// It is to take on the state of power-on before it runs.
+    power_on: bool,
+    stats: CpuStats,
+    /// Counts how often `stats` was stored.
+    stored: u64,
+}
+
+struct GuestPanic {
+    text: String,
+    since: Instant,
+    last: Instant,
+}
+
+/// What a CPU is to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Take on the state of power-on, and ask again.
+    PowerOn,
+    /// Run.
+    Run,
+    /// End the thread.
+    End,
+}
+
+/// What the controller is to do next, with all CPUs at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// Reset the machine.
+    Reset,
+    /// Bring clock and devices to a standstill.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// Tidy up: the VM has ended.
+    End,
+}
+
+impl State {
+    fn must_park(&self) -> bool {
+        self.reset || self.pause || self.paused
+    }
+
+    fn kick(&self) {
+        self.cpus.iter().filter_map(|cpu| cpu.kicker.as_ref()).for_each(Kicker::kick);
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        if self.outcome.is_none() {
+            // A panic explains what comes after it.
+            let told = self.panic.take().map(|panic| Outcome::GuestPanic(panic.text));
+            let explained = matches!(outcome, Outcome::Reset | Outcome::PowerOff | Outcome::TripleFault(_));
+            self.outcome = Some(told.filter(|_| explained).unwrap_or(outcome));
+        }
+        self.kick();
+    }
+}
+
+impl Control {
+    pub(crate) fn new(cpus: u32) -> Self {
+        let state = State {
+            cpus: (0..cpus).map(|_| Cpu::default()).collect(),
+            outcome: None,
+            finished: false,
+            reset: true,
+            pause: false,
+            paused: false,
+            panic: None,
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, what: impl FnOnce(&mut State)) {
+        what(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Ends the VM; the first reason counts.
+    pub(crate) fn end(&self, outcome: Outcome) {
+        self.change(|s| s.end(outcome));
+    }
+
+    /// Asks for a reset. One that the guest asks for after its kernel has panicked ends the VM.
+    pub(crate) fn reset_by_guest(&self) {
+        self.change(|s| {
+            if s.panic.is_some() {
+                s.end(Outcome::Reset);
+            } else {
+                s.reset = true;
+                s.kick();
+            }
+        });
+    }
+
+    /// Asks for a reset.
+    pub(crate) fn reset(&self) {
+        self.change(|s| {
+            s.panic = None;
+            s.reset = true;
+            s.kick();
+        });
+    }
+
+    /// Asks for a pause or its end, and waits for it.
+    pub(crate) fn set_pause(&self, pause: bool) {
+        self.change(|s| {
+            s.pause = pause;
+            s.kick();
+        });
+        let state = self.lock();
+        // Whoever changes the wish meanwhile ends the wait too.
+        let waits = |s: &mut State| s.pause == pause && s.paused != pause && s.outcome.is_none();
+        drop(self.changed.wait_while(state, waits));
+    }
+
+    /// The guest's kernel says that it has panicked.
+    pub(crate) fn guest_panicked(&self, text: String) {
+        let now = Instant::now();
+        self.change(|s| s.panic = Some(GuestPanic { text, since: now, last: now }));
+    }
+
+    /// It says more.
+    pub(crate) fn guest_panic_goes_on(&self) {
+        if let Some(panic) = &mut self.lock().panic {
+            panic.last = Instant::now();
+        }
+    }
+
+    /// It has said all.
+    pub(crate) fn guest_panic_is_over(&self) {
+        self.change(|s| {
+            if let Some(panic) = s.panic.take() {
+                s.end(Outcome::GuestPanic(panic.text));
+            }
+        });
+    }
+
+    /// Why the VM ends, if it does.
+    #[cfg(test)]
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.lock().outcome.clone()
+    }
+
+    /// Waits until all threads are gone, and tells why.
+    pub(crate) fn wait(&self) -> Outcome {
+        let state = self.lock();
+        let state = self.changed.wait_while(state, |s| !s.finished).unwrap_or_else(PoisonError::into_inner);
+        state.outcome.clone().unwrap_or(Outcome::Stopped)
+    }
+
+    /// What the CPUs have counted: stored anew by those that run.
+    pub(crate) fn stats(&self) -> Vec<CpuStats> {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let state = self.lock();
+        let before: Vec<_> = state.cpus.iter().map(|cpu| cpu.stored).collect();
+        state.kick();
+        let stale = |s: &mut State| {
+            let mut pairs = s.cpus.iter().zip(&before);
+            pairs.any(|(cpu, before)| !cpu.gone && !cpu.parked && cpu.stored == *before)
+        };
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, stale);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.cpus.iter().map(|cpu| cpu.stats.clone()).collect()
+    }
+
+    // What the threads of the CPUs call.
+
+    pub(crate) fn register(&self, cpu: u32, kicker: Kicker) {
+        self.change(|s| {
+            if let Some(cpu) = s.cpus.get_mut(cpu as usize) {
+                cpu.kicker = Some(kicker);
+            }
+        });
+    }
+
+    /// Tells a CPU what to do; blocks while it must not run.
+    pub(crate) fn checkpoint(&self, cpu: u32, stats: CpuStats) -> Next {
+        let index = cpu as usize;
+        let mut state = self.lock();
+        if let Some(cpu) = state.cpus.get_mut(index) {
+            cpu.stats = stats;
+            cpu.stored += 1;
+        }
+        loop {
+            if state.outcome.is_some() {
+                return Next::End;
+            }
+            let must_park = state.must_park();
+            let Some(cpu) = state.cpus.get_mut(index) else { return Next::End };
+            if cpu.parked != must_park {
+                cpu.parked = must_park;
+                self.changed.notify_all();
+            }
+            if !must_park {
+                return if std::mem::take(&mut cpu.power_on) { Next::PowerOn } else { Next::Run };
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The thread of a CPU has ended.
+    pub(crate) fn gone(&self, cpu: u32) {
+        self.change(|s| {
+            if let Some(cpu) = s.cpus.get_mut(cpu as usize) {
+                cpu.gone = true;
+                cpu.kicker = None;
+            }
+        });
+    }
+
+    // What the controller calls.
+
+    /// Whether devices and clock are at a standstill.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.lock().paused
+    }
+
+    /// Waits for something to do. All but [`Job::End`] come when all CPUs are at rest.
+    pub(crate) fn next_job(&self) -> Job {
+        let mut state = self.lock();
+        loop {
+            if state.outcome.is_some() {
+                return Job::End;
+            }
+            let at_rest = state.cpus.iter().all(|cpu| cpu.parked);
+            match (state.reset, state.pause, state.paused) {
+                (true, _, _) if at_rest => return Job::Reset,
+                (false, true, false) if at_rest => return Job::Pause,
+                (false, false, true) => return Job::Resume,
+                _ => {}
+            }
+            let left = state.panic.as_ref().map(|panic| {
+                let end = (panic.last + PANIC_SILENCE).min(panic.since + PANIC_LIMIT);
+                end.saturating_duration_since(Instant::now())
+            });
+            state = match left {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => {
+                    if let Some(panic) = state.panic.take() {
+                        state.end(Outcome::GuestPanic(panic.text));
+                    }
+                    continue;
+                }
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+    }
+
+    /// The controller has done a job.
+    pub(crate) fn done(&self, job: Job) {
+        self.change(|s| match job {
+            Job::Reset => {
+                s.reset = false;
+                s.cpus.iter_mut().for_each(|cpu| cpu.power_on = true);
+            }
+            Job::Pause => s.paused = true,
+            Job::Resume => s.paused = false,
+            Job::End => s.finished = true,
+        });
+    }
+
+    #[cfg(test)]
+    pub(crate) fn panic_text(&self) -> Option<String> {
+        self.lock().panic.as_ref().map(|panic| panic.text.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn cpus_rest_while_the_controller_works() {
+        let control = Arc::new(Control::new(3));
+        let running = Arc::new(AtomicU32::new(0));
+        let ran = Arc::new(AtomicU32::new(0));
+        let cpus: Vec<_> = (0..3)
+            .map(|id| {
+                let (control, running, ran) = (Arc::clone(&control), Arc::clone(&running), Arc::clone(&ran));
+                std::thread::spawn(move || {
+                    let mut power_ons = 0;
+                    loop {
+                        match control.checkpoint(id, Vec::new()) {
+                            Next::End => break,
+                            Next::PowerOn => power_ons += 1,
+                            Next::Run => {
+                                running.fetch_add(1, Ordering::SeqCst);
+                                ran.fetch_or(1 << id, Ordering::SeqCst);
+                                std::thread::yield_now();
+                                running.fetch_sub(1, Ordering::SeqCst);
+                            }
+                        }
+                    }
+                    control.gone(id);
+                    power_ons
+                })
+            })
+            .collect();
+        let controller = {
+            let (control, running) = (Arc::clone(&control), Arc::clone(&running));
+            std::thread::spawn(move || {
+                let mut jobs = Vec::new();
+                loop {
+                    let job = control.next_job();
+                    jobs.push(job);
+                    if job == Job::End {
+                        break;
+                    }
+                    if job != Job::Resume {
+                        assert_eq!(running.load(Ordering::SeqCst), 0);
+                    }
+                    control.done(job);
+                }
+                jobs
+            })
+        };
+        control.set_pause(true);
+        assert_eq!(running.load(Ordering::SeqCst), 0);
+        control.reset();
+        control.set_pause(false);
+        while ran.load(Ordering::SeqCst) != 0b111 {
+            std::thread::yield_now();
+        }
+        control.end(Outcome::PowerOff);
+        control.end(Outcome::Stopped);
+        let power_ons: Vec<u32> = cpus.into_iter().map(|cpu| cpu.join().unwrap()).collect();
+        let jobs = controller.join().unwrap();
+        let resets = jobs.iter().filter(|job| **job == Job::Reset).count();
+        assert!(resets >= 1 && jobs.contains(&Job::Pause) && jobs.contains(&Job::Resume));
+        assert!(power_ons.iter().all(|n| *n >= 1 && *n as usize <= resets));
+        control.done(Job::End);
+        assert_eq!(control.wait(), Outcome::PowerOff);
+    }
+
+    #[test]
+    fn a_reset_after_a_panic_is_the_panic() {
+        let control = Control::new(1);
+        control.guest_panicked("oh".into());
+        control.reset_by_guest();
+        assert_eq!(control.outcome(), Some(Outcome::GuestPanic("oh".into())));
+    }
+}

@@ -1,0 +1,80 @@
+//! The thread of one virtual CPU.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::{Partition, Stop};
+use machine::loader::Entry;
+use x86::CpuModel;
+
+use crate::control::{Control, Next};
+use crate::outcome::registers;
+use crate::pins::Pins;
+use crate::{OnTripleFault, Outcome};
+
+/// What the thread of a CPU works with.
+#[derive(Clone)]
+pub(crate) struct CpuSeat {
+    pub(crate) id: u32,
+    pub(crate) model: CpuModel,
+    pub(crate) partition: Arc<dyn Partition>,
+    pub(crate) pins: Arc<Pins>,
+    pub(crate) control: Arc<Control>,
+    /// Where the bootstrap processor starts; replaced at each reset.
+    pub(crate) entry: Arc<Mutex<Entry>>,
+    pub(crate) on_triple_fault: OnTripleFault,
+}
+
+impl CpuSeat {
+    /// Runs the CPU until the VM ends. Whatever goes wrong here ends it.
+    pub(crate) fn occupy(self) {
+        match catch_unwind(AssertUnwindSafe(|| self.run())) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.control.end(Outcome::Failed(format!("cpu{}: {error}", self.id))),
+            Err(panic) => self.control.end(Outcome::Failed(format!("cpu{}: {}", self.id, panic_text(&*panic)))),
+        }
+        self.control.gone(self.id);
+    }
+
+    fn run(&self) -> engine::Result<()> {
+        let mut vcpu = self.partition.vcpu(self.id, &self.model)?;
+        let power_on = vcpu.state()?;
+        self.control.register(self.id, vcpu.kicker());
+        loop {
+            match self.control.checkpoint(self.id, vcpu.stats()) {
+                Next::End => return Ok(()),
+                Next::PowerOn => {
+                    let mut state = power_on.clone();
+                    if self.id == 0 {
+                        self.entry.lock().unwrap_or_else(PoisonError::into_inner).apply(&mut state);
+                    }
+                    vcpu.set_state(&state)?;
+                    continue;
+                }
+                Next::Run => {}
+            }
+            match vcpu.run(&*self.pins)? {
+                Stop::Kicked => {}
+                Stop::Reset => self.pins.reset(),
+                Stop::PowerOff => self.control.end(Outcome::PowerOff),
+                Stop::TripleFault => {
+                    let line = registers(self.id, &vcpu.state()?);
+                    match self.on_triple_fault {
+                        OnTripleFault::End => self.control.end(Outcome::TripleFault(line)),
+                        OnTripleFault::Reset => {
+                            tracing::warn!("triple fault, the machine is reset: {line}");
+                            self.pins.reset();
+                        }
+                    }
+                }
+                Stop::Debug(event) => tracing::debug!(?event, "a stop for a debugger that is not there"),
+            }
+        }
+    }
+}
+
+/// What a panicking thread had to say.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("internal error: {}", text.unwrap_or("a panic"))
+}

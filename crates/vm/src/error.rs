@@ -1,0 +1,120 @@
+//! Why a VM cannot be built or started.
+
+use machine::{Overlap, acpi::AcpiError, board::UnknownBoard, loader::LoadError, pci::PciError};
+
+/// Why a VM cannot be built or started: the object, the cause and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The board's name.
+    #[error("board: {0}")]
+    Board(#[from] UnknownBoard),
+    /// The CPU model's name.
+    #[error("CPU model: {0}")]
+    Model(#[from] x86::ModelError),
+    /// A model that offers more than this host can do.
+    #[error("CPU model {model}: this host cannot do {}; choose a lesser one of {}", missing.join(", "), x86::CpuModel::NAMES.join(", "))]
+    Beyond {
+        /// The model.
+        model: &'static str,
+        /// The features that the host lacks.
+        missing: Vec<String>,
+    },
+    /// The number of CPUs.
+    #[error("{count} CPUs: the machine has room for {most}; give it 1 to {most}")]
+    Cpus {
+        /// The number asked for.
+        count: u32,
+        /// The most there can be.
+        most: u32,
+    },
+    /// Too little or too much memory.
+    #[error("{} MiB of memory: board {board} takes {} MiB to {} MiB; choose an amount between", bytes >> 20, least >> 20, most >> 20)]
+    Memory {
+        /// The amount asked for in bytes.
+        bytes: u64,
+        /// The board.
+        board: &'static str,
+        /// The least in bytes.
+        least: u64,
+        /// The most in bytes.
+        most: u64,
+    },
+    /// More serial ports than a board has.
+    #[error("{count} serial ports: the machine has room for {most}; leave some out")]
+    SerialPorts {
+        /// The number asked for.
+        count: usize,
+        /// The most there can be.
+        most: usize,
+    },
+    /// A file that was handed over cannot be read.
+    #[error("{name}: {source}; check the file")]
+    Read {
+        /// The file's name.
+        name: String,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A file that is larger than guest memory.
+    #[error("{name}: larger than the machine's memory of {} MiB; give it more", memory >> 20)]
+    TooLarge {
+        /// The file's name.
+        name: String,
+        /// Guest memory in bytes.
+        memory: u64,
+    },
+    /// The kernel or the initial RAM disk.
+    #[error("{0}")]
+    Load(#[from] LoadError),
+    /// The host has no such memory.
+    #[error("{0}")]
+    Reserve(#[from] memory::Error),
+    /// The engine refuses.
+    #[error("engine: {0}")]
+    Engine(#[from] engine::Error),
+    /// The ACPI tables.
+    #[error("{0}")]
+    Acpi(#[from] AcpiError),
+    /// A board that this build cannot wire.
+    #[error("board {board}: it cannot be built yet; choose q35-1")]
+    NoWiring {
+        /// The board.
+        board: &'static str,
+    },
+    /// The board's data contradict themselves.
+    #[error("wiring: {0}")]
+    Overlap(#[from] Overlap),
+    /// As above, on the PCI bus.
+    #[error("wiring: {0}")]
+    Pci(#[from] PciError),
+    /// The host refuses a thread.
+    #[error("cannot start thread {name}: {source}; raise the limit on processes (ulimit -u)")]
+    Thread {
+        /// The thread.
+        name: String,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// [`crate::Vm::start`] for the second time.
+    #[error("the VM has been started already")]
+    Started,
+}
+
+impl Error {
+    /// Whether the input is to blame, and not Husk or the host.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Board(_)
+            | Self::NoWiring { .. }
+            | Self::Model(_)
+            | Self::Beyond { .. }
+            | Self::Cpus { .. }
+            | Self::Memory { .. }
+            | Self::SerialPorts { .. } => true,
+            Self::Read { .. } | Self::TooLarge { .. } | Self::Load(_) | Self::Reserve(_) | Self::Acpi(_) => true,
+            Self::Engine(e) => matches!(e, engine::Error::Config(_)),
+            Self::Overlap(_) | Self::Pci(_) | Self::Thread { .. } | Self::Started => false,
+        }
+    }
+}

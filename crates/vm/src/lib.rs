@@ -1,0 +1,27 @@
+//! One virtual machine: its configuration, the wiring of its parts, and running it.
+//!
+//! [`Vm::build`] makes a machine out of a [`Config`] and what the caller has opened for it ([`Supplies`]): the VM itself opens
+//! nothing. [`Vm::start`] runs it, one thread per virtual CPU, and [`Vm::wait`] tells what became of it.
+#![forbid(unsafe_code)]
+
+mod config;
+mod control;
+mod cpu;
+mod error;
+mod guest_panic;
+mod hardware;
+mod outcome;
+mod payload;
+mod pins;
+mod serial;
+mod vm;
+
+pub use config::{Config, Cpus, EntryMode, OnGuestPanic, OnReset, OnTripleFault, boards, cpu_models};
+pub use config::{DEFAULT_CPU_MODEL, MAX_SERIAL_PORTS};
+pub use control::CpuStats;
+pub use devices::CharOut;
+pub use error::Error;
+pub use outcome::Outcome;
+pub use payload::Payload;
+pub use serial::SerialPort;
+pub use vm::{Supplies, Vm};

@@ -1,0 +1,275 @@
+//! A VM from the outside.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+
+use devices::CharOut;
+use engine::{Engine, EngineConfig, Partition};
+use machine::loader::{self, Entry};
+use machine::{Board, acpi};
+use memory::GuestMemory;
+use x86::CpuModel;
+
+use crate::config::MAX_SERIAL_PORTS;
+use crate::control::{Control, CpuStats, Job};
+use crate::cpu::{CpuSeat, panic_text};
+use crate::guest_panic::PanicTap;
+use crate::hardware::{Hardware, Outputs, lock};
+use crate::pins::Pins;
+use crate::{Config, Error, OnGuestPanic, Outcome, Payload, SerialPort};
+
+/// What the caller has opened for a VM.
+pub struct Supplies {
+    /// The engine that runs its code.
+    pub engine: Arc<dyn Engine>,
+    /// The kernel.
+    pub kernel: Payload,
+    /// The initial RAM disk.
+    pub initrd: Option<Payload>,
+    /// Where the serial ports' output goes: COM1, COM2...
+    pub serial: Vec<Box<dyn CharOut>>,
+    /// Where the debug port's output goes; without it there is no such port.
+    pub debug: Option<Box<dyn CharOut>>,
+}
+
+/// One virtual machine. Its methods may be called from any thread.
+pub struct Vm {
+    machine: Arc<Machine>,
+    /// Taken by [`Vm::start`].
+    start: Mutex<Option<Vec<CpuSeat>>>,
+}
+
+/// What the controller works with.
+struct Machine {
+    board: &'static Board,
+    config: Config,
+    memory: GuestMemory,
+    partition: Arc<dyn Partition>,
+    hardware: Hardware,
+    control: Arc<Control>,
+    boot: Mutex<Boot>,
+    entry: Arc<Mutex<Entry>>,
+}
+
+/// What is put into memory at power-on.
+struct Boot {
+    kernel: Payload,
+    initrd: Option<Payload>,
+    tables: acpi::Tables,
+    /// The memory is as [`Boot::load`] has left it.
+    fresh: bool,
+}
+
+impl Boot {
+    fn load(&mut self, memory: &GuestMemory, board: &Board, config: &Config) -> Result<Entry, Error> {
+        let kernel = self.kernel.read(config.memory)?;
+        let initrd = self.initrd.as_mut().map(|initrd| initrd.read(config.memory)).transpose()?;
+        let entry = loader::load(memory, board, &kernel, initrd.as_deref(), &config.append, config.entry.into())?;
+        self.tables.write(memory)?;
+        self.fresh = true;
+        Ok(entry)
+    }
+}
+
+impl Vm {
+    /// Builds a VM with its guest loaded; nothing runs yet.
+    ///
+    /// # Errors
+    /// [`Error`] names what is wrong and what to do.
+    pub fn build(config: Config, supplies: Supplies) -> Result<Self, Error> {
+        let board = Board::named(&config.board)?;
+        let model = CpuModel::named(&config.cpus.model)?;
+        let missing: Vec<_> =
+            model.missing_from(&supplies.engine.limits().ceiling).iter().map(|f| format!("{f:?}")).collect();
+        if !missing.is_empty() {
+            return Err(Error::Beyond { model: model.name(), missing });
+        }
+        check(&config, board, &*supplies.engine, supplies.serial.len())?;
+        let memory = GuestMemory::new(&board.layout(config.memory))?;
+        let contents = acpi::Contents {
+            cpus: config.cpus.count,
+            ram: config.memory,
+            serial_ports: supplies.serial.len(),
+            panic_port: config.on_guest_panic == OnGuestPanic::End,
+        };
+        let tables = acpi::build(board, &contents)?;
+        let mut boot = Boot { kernel: supplies.kernel, initrd: supplies.initrd, tables, fresh: false };
+        let entry = Arc::new(Mutex::new(boot.load(&memory, board, &config)?));
+
+        let engine_config = EngineConfig { vcpus: config.cpus.count, name: config.name.clone() };
+        let partition = supplies.engine.create(&engine_config, &memory)?;
+        let control = Arc::new(Control::new(config.cpus.count));
+        let mut serial = supplies.serial;
+        if config.on_guest_panic == OnGuestPanic::End && !serial.is_empty() {
+            let console = serial.remove(0);
+            serial.insert(0, Box::new(PanicTap::new(console, Arc::clone(&control))));
+        }
+        let outputs = Outputs { serial, debug: supplies.debug };
+        let hardware = Hardware::build(board, &config, &partition, outputs, &control)?;
+        let pins = Arc::new(Pins {
+            ports: Arc::clone(&hardware.ports),
+            mmio: Arc::clone(&hardware.mmio),
+            pic: Arc::clone(&hardware.pic),
+            ioapic: Arc::clone(&hardware.ioapic),
+            on_reset: config.on_reset,
+            control: Arc::clone(&control),
+        });
+        let seat = |id| CpuSeat {
+            id,
+            model: model.clone(),
+            partition: Arc::clone(&partition),
+            pins: Arc::clone(&pins),
+            control: Arc::clone(&control),
+            entry: Arc::clone(&entry),
+            on_triple_fault: config.on_triple_fault,
+        };
+        let seats = (0..config.cpus.count).map(seat).collect();
+        let boot = Mutex::new(boot);
+        let machine = Arc::new(Machine { board, config, memory, partition, hardware, control, boot, entry });
+        Ok(Self { machine, start: Mutex::new(Some(seats)) })
+    }
+
+    /// Starts the VM: one thread per virtual CPU and the controller.
+    ///
+    /// # Errors
+    /// [`Error::Thread`] when the host refuses a thread; the VM has then ended. [`Error::Started`] the second time.
+    pub fn start(&self) -> Result<(), Error> {
+        let seats = lock(&self.start).take().ok_or(Error::Started)?;
+        let machine = Arc::clone(&self.machine);
+        let mut cpus = Vec::new();
+        let mut refused = None;
+        for seat in seats {
+            let (id, name) = (seat.id, format!("cpu{}", seat.id));
+            match Builder::new().name(name.clone()).spawn(move || seat.occupy()) {
+                Ok(thread) => cpus.push(thread),
+                Err(source) => {
+                    refused = Some(Error::Thread { name, source });
+                    machine.control.gone(id);
+                    machine.control.end(Outcome::Failed("a thread was refused".into()));
+                    break;
+                }
+            }
+        }
+        let controller = Arc::clone(&machine);
+        if let Err(source) = Builder::new().name("vm".into()).spawn(move || controller.control_threads(cpus)) {
+            machine.control.end(Outcome::Failed("a thread was refused".into()));
+            machine.control.done(Job::End);
+            refused = Some(Error::Thread { name: "vm".into(), source });
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Stops the CPUs, the devices and virtual time, and returns when they stand still.
+    pub fn pause(&self) {
+        self.machine.control.set_pause(true);
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.machine.control.set_pause(false);
+    }
+
+    /// Resets the machine, whatever the guest thinks of it.
+    pub fn reset(&self) {
+        self.machine.control.reset();
+    }
+
+    /// Presses the power button: what comes of it is the guest's affair.
+    pub fn power_button(&self) {
+        lock(&self.machine.hardware.pm).press_power_button();
+    }
+
+    /// Pulls the plug.
+    pub fn power_off(&self) {
+        self.machine.control.end(Outcome::Stopped);
+    }
+
+    /// Waits until the VM has ended and its threads are gone.
+    #[must_use]
+    pub fn wait(&self) -> Outcome {
+        self.machine.control.wait()
+    }
+
+    /// The outside end of a serial port, 0 for COM1.
+    #[must_use]
+    pub fn serial(&self, port: usize) -> Option<SerialPort> {
+        self.machine.hardware.serial.get(port).cloned()
+    }
+
+    /// What the engine has counted, for each CPU.
+    #[must_use]
+    pub fn stats(&self) -> Vec<CpuStats> {
+        self.machine.control.stats()
+    }
+}
+
+impl Machine {
+    /// The controller's thread.
+    fn control_threads(&self, cpus: Vec<JoinHandle<()>>) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work())) {
+            self.control.end(Outcome::Failed(format!("controller: {}", panic_text(&*panic))));
+        }
+        for cpu in cpus {
+            // A CPU's panic has been caught and told in its own thread.
+            let _ = cpu.join();
+        }
+        self.partition.clock().pause();
+        self.hardware.serial.iter().for_each(SerialPort::close);
+        self.control.done(Job::End);
+    }
+
+    fn work(&self) {
+        loop {
+            let job = self.control.next_job();
+            tracing::debug!(?job, "controller");
+            match job {
+                Job::Reset => {
+                    self.partition.clock().pause();
+                    if let Err(error) = self.reset() {
+                        self.control.end(Outcome::Failed(format!("reset: {error}")));
+                        continue;
+                    }
+                    if !self.control.is_paused() {
+                        self.partition.clock().resume();
+                    }
+                }
+                Job::Pause => {
+                    self.partition.clock().pause();
+                    self.hardware.pause();
+                }
+                Job::Resume => {
+                    self.hardware.resume();
+                    self.partition.clock().resume();
+                }
+                Job::End => return,
+            }
+            self.control.done(job);
+        }
+    }
+
+    fn reset(&self) -> Result<(), Error> {
+        self.hardware.reset();
+        let mut boot = lock(&self.boot);
+        if !std::mem::take(&mut boot.fresh) {
+            *lock(&self.entry) = boot.load(&self.memory, self.board, &self.config)?;
+            boot.fresh = false;
+        }
+        Ok(())
+    }
+}
+
+fn check(config: &Config, board: &Board, engine: &dyn Engine, serial_ports: usize) -> Result<(), Error> {
+    let most = board.max_cpus.min(engine.limits().max_vcpus);
+    if config.cpus.count == 0 || config.cpus.count > most {
+        return Err(Error::Cpus { count: config.cpus.count, most });
+    }
+    if config.memory < board.min_ram || config.memory > board.max_ram {
+        let (least, most) = (board.min_ram, board.max_ram);
+        return Err(Error::Memory { bytes: config.memory, board: board.name, least, most });
+    }
+    if serial_ports > MAX_SERIAL_PORTS {
+        return Err(Error::SerialPorts { count: serial_ports, most: MAX_SERIAL_PORTS });
+    }
+    Ok(())
+}

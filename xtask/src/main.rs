@@ -1,0 +1,87 @@
+//! What the project does to itself: `cargo xtask <verb>`.
+//!
+//! Everything that is made lies under `target/`; nothing is changed in the system but by `cargo xtask test`, which
+//! installs Debian packages that tests need.
+#![forbid(unsafe_code)]
+
+mod apt;
+mod bench;
+mod cpio;
+mod guest;
+mod man;
+mod shell;
+mod test;
+mod workout;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What the project does to itself")]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build Husk, prepare the default guest and boot it to a shell
+    Demo {
+        /// More options for `husk run`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Assemble guests from Debian's packages, under target/guest
+    Guest {
+        /// Which one
+        #[arg(long, value_enum, default_value = "cloud")]
+        kind: guest::Choice,
+        /// Fetch the newest packages even where there are some already
+        #[arg(long)]
+        update: bool,
+    },
+    /// Install what the tests need and run them all
+    Test {
+        /// Without the guests of Debian's other kernels
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Write the man pages to docs/man
+    Man {
+        /// Only tell whether they are current
+        #[arg(long)]
+        check: bool,
+    },
+    /// Measure Husk, and QEMU beside it where it is installed
+    Bench,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Demo { options } => return demo(&options),
+        Verb::Guest { kind, update } => guest::assemble(kind, update)?,
+        Verb::Test { quick } => return Ok(test::run(quick)),
+        Verb::Man { check } => man::run(check)?,
+        Verb::Bench => bench::run()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn demo(options: &[String]) -> Result<ExitCode> {
+    let husk = shell::build_husk("release")?;
+    guest::assemble(guest::Choice::Cloud, false)?;
+    shell::say("husk run (Ctrl-A x stops the machine, Ctrl-A h shows the keys)");
+    shell::replace(shell::command(husk).arg("run").args(options).env("HUSK_GUEST", guest::folder("cloud")))
+}
