@@ -5,7 +5,7 @@ use memory::Gpa;
 use x86::CpuModel;
 
 use crate::block::{Block, Source};
-use crate::cpu::{CodeSize, Cpu, Exec, reg, sreg};
+use crate::cpu::{Cpu, Exec, reg, sreg};
 use crate::op::{HIGH_BYTE, Op, has};
 use crate::{features, fpu, ops, system};
 
@@ -211,13 +211,13 @@ fn prefill(instruction: &Instruction, bits: u32) -> Op {
             _ if bits == 64 => sreg::DS as u8,
             segment => sreg(segment),
         };
-        op.has |= address_size(instruction, bits);
+        op.has |= address_size(instruction);
     }
     op
 }
 
 /// How the addresses of `instruction` are cut.
-fn address_size(instruction: &Instruction, bits: u32) -> u8 {
+fn address_size(instruction: &Instruction) -> u8 {
     let size = |r: Register| r.size() * 8;
     let by_register = [instruction.memory_base(), instruction.memory_index()].into_iter().find(|r| r.is_gpr() || r.is_ip());
     let width = match by_register {
@@ -225,7 +225,6 @@ fn address_size(instruction: &Instruction, bits: u32) -> u8 {
         // Only a displacement: its size is the address size.
         None if instruction.memory_displ_size() == 2 => 16,
         None if instruction.memory_displ_size() == 8 => 64,
-        None if bits == 64 && instruction.memory_displ_size() == 4 => 64,
         None => 32,
     };
     match width {

@@ -152,7 +152,7 @@ fn the_engine_agrees_with_the_host() {
     let mut subject = Subject::new();
     let mut counts = Counts::default();
     let mut failures = Failures::default();
-    let plan = Plan::from_environment(1_000_000);
+    let plan = Plan::from_environment(2_000_000);
     let start = Instant::now();
     let mut total = 0u64;
     for seed in plan.batches() {

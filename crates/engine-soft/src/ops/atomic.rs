@@ -2,8 +2,9 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use crate::cpu::{Cpu, Exec, reg};
+use crate::cpu::{Cpu, Exec, reg, sreg};
 use crate::mem::Word;
+use crate::mmu::is_canonical;
 use crate::op::Op;
 
 use super::alu::{Add, Binary, Sub};
@@ -75,6 +76,9 @@ fn cmpxchg16b(cpu: &mut Cpu, op: &Op) -> Exec {
     let at = cpu.address(op, 16, true)?;
     if at % 16 != 0 {
         return Err(cpu.gp(0));
+    }
+    if cpu.is64() && !is_canonical(at) {
+        return Err(if op.seg as usize == sreg::SS { cpu.ss(0) } else { cpu.gp(0) });
     }
     let expected = (cpu.regs[reg::RAX], cpu.regs[reg::RDX]);
     let new = (cpu.regs[reg::RBX], cpu.regs[reg::RCX]);

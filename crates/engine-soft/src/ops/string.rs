@@ -242,14 +242,14 @@ fn repeat<E: Element, T: Word, A: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
             return Ok(());
         }
         since_look += done.elements;
-        // A write to the code that runs, a watched address and a waiting interrupt all have to be seen in time.
-        if single_step || since_look >= BATCH && (cpu.leave != 0 || cpu.interrupt_waits()) {
+        // A write to the code that runs, a watched address and a waiting interrupt all have to be seen in time: the run loop looks
+        // at them, and no instruction runs for longer than a batch.
+        if single_step || since_look >= BATCH {
             if done.elements < left {
                 interrupt(cpu, op);
             }
             return Ok(());
         }
-        since_look %= BATCH;
     }
 }
 

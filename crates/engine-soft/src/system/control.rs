@@ -51,11 +51,7 @@ impl Cpu {
                 }
                 efer_now &= !efer::LMA;
             }
-        } else if on(cr0::PG)
-            && changed & (cr0::CD | cr0::NW) != 0
-            && self.cr4 & cr4::PAE != 0
-            && !self.long_mode()
-        {
+        } else if on(cr0::PG) && changed & (cr0::CD | cr0::NW) != 0 && self.cr4 & cr4::PAE != 0 && !self.long_mode() {
             self.load_pdptes(self.cr3)?;
         }
         self.cr0 = new;
@@ -280,11 +276,7 @@ fn clts(cpu: &mut Cpu, _: &Op) -> Exec {
 
 /// A control or debug register's number.
 fn number(register: Register) -> u8 {
-    if register.is_cr() {
-        register as u8 - Register::CR0 as u8
-    } else {
-        register as u8 - Register::DR0 as u8
-    }
+    if register.is_cr() { register as u8 - Register::CR0 as u8 } else { register as u8 - Register::DR0 as u8 }
 }
 
 pub(super) fn lower(instr: &Instruction, op: &mut Op) -> bool {

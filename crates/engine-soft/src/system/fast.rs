@@ -8,7 +8,8 @@ use crate::mmu::is_canonical;
 use crate::op::Op;
 
 /// Access rights of the flat segments that these instructions load without looking at a descriptor.
-const FLAT: u16 = Segment::PRESENT | Segment::S | Segment::ACCESSED | Segment::WRITABLE_OR_READABLE | Segment::GRANULARITY;
+const FLAT: u16 =
+    Segment::PRESENT | Segment::S | Segment::ACCESSED | Segment::WRITABLE_OR_READABLE | Segment::GRANULARITY;
 
 /// A flat code segment; `long` for 64-bit code.
 fn flat_code(selector: u16, dpl: u8, long: bool) -> Segment {

@@ -84,7 +84,8 @@ impl Frame {
         } else {
             last <= limit || self.ss.limit == u32::MAX
         };
-        let rights = cpu.paragraph_segments() || self.ss.is_usable() && (!write || self.ss.has(Segment::WRITABLE_OR_READABLE));
+        let rights =
+            cpu.paragraph_segments() || self.ss.is_usable() && (!write || self.ss.has(Segment::WRITABLE_OR_READABLE));
         if !ok || !rights {
             return Err(cpu.ss(self.code));
         }

@@ -179,8 +179,13 @@ impl Cpu {
         let old_ss = self.seg[sreg::SS];
         let ss = if inner { self.null_stack(cpl.into(), cpl) } else { old_ss };
         let mut stack = Frame::long(ss, sp & !15, cpl);
-        for value in [old_ss.selector.into(), self.regs[crate::cpu::reg::RSP], flags, self.seg[sreg::CS].selector.into(), self.rip]
-        {
+        for value in [
+            old_ss.selector.into(),
+            self.regs[crate::cpu::reg::RSP],
+            flags,
+            self.seg[sreg::CS].selector.into(),
+            self.rip,
+        ] {
             stack.push(self, Width::Bits64, value)?;
         }
         if let Some(code) = event.error_code {
@@ -216,7 +221,10 @@ impl Cpu {
     fn deliver_protected(&mut self, event: Event, flags: u64) -> Exec {
         let (gate, _) = self.read_gate(event, 8)?;
         if gate.kind() == kind::TASK_GATE {
-            return self.switch_task(gate.gate_selector(), Switch::Interrupt { error_code: event.error_code, flags, software: event.software });
+            return self.switch_task(
+                gate.gate_selector(),
+                Switch::Interrupt { error_code: event.error_code, flags, software: event.software },
+            );
         }
         let (d, cpl) = self.handler_code(gate.gate_selector())?;
         let wide = matches!(gate.kind(), kind::INTERRUPT_GATE | kind::TRAP_GATE);

@@ -76,7 +76,9 @@ impl Cpu {
             msr::IA32_TSC_ADJUST if has(Feature::TscAdjust) => m.tsc_adjust,
             msr::IA32_TSC_DEADLINE if has(Feature::TscDeadline) => self.tsc_deadline(),
             msr::IA32_APIC_BASE => self.lapic_base(),
-            msr::IA32_X2APIC_FIRST..=msr::IA32_X2APIC_LAST if has(Feature::X2apic) => return self.lapic_msr_read(number),
+            msr::IA32_X2APIC_FIRST..=msr::IA32_X2APIC_LAST if has(Feature::X2apic) => {
+                return self.lapic_msr_read(number);
+            }
             msr::IA32_SYSENTER_CS => m.sysenter_cs,
             msr::IA32_SYSENTER_ESP => m.sysenter_esp,
             msr::IA32_SYSENTER_EIP => m.sysenter_eip,

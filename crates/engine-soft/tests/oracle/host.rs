@@ -12,6 +12,7 @@ use std::io;
 use std::mem::size_of;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::case::{Case, Outcome, XSAVE_LEN, arena, fold_page};
 
@@ -117,6 +118,9 @@ impl Drop for Host {
 
 impl Child {
     fn start(shared: *mut Shared) -> io::Result<Self> {
+        // A child forked between the pipes' making and the closing of their far ends would keep those open.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut go, mut done) = ([0; 2], [0; 2]);
         // SAFETY: both are arrays of two descriptors; the child only uses what is async-signal-safe and never returns.
         unsafe {
@@ -287,7 +291,7 @@ unsafe fn child_main(shared: *mut Shared, go: c_int, done: c_int) -> ! {
         let run = &raw mut RUN;
         (*run).shared = shared;
         (*run).code = code.cast();
-        // A first signal readies what the kernel and libc set up lazily.
+        // From here on: read, write, exit and sigreturn.
         if libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) != 0 {
             refuse(14);
         }

@@ -121,7 +121,9 @@ impl Undefined {
         self.mxcsr_on_fault |= converts;
         let to_x87 = matches!(mnemonic, M::Fst | M::Fstp | M::Fist | M::Fistp | M::Fisttp | M::Fbstp);
         let bytes_masked = matches!(mnemonic, M::Maskmovdqu | M::Vmaskmovdqu | M::Maskmovq);
-        self.fault_is_open |= to_x87 && to_memory || bytes_masked;
+        // Of an area, the parts that are not asked for may be touched or not.
+        let in_parts = is_large(mnemonic) && instruction.memory_size().size() == 0;
+        self.fault_is_open |= to_x87 && to_memory || bytes_masked || in_parts;
         let masked = matches!(mnemonic, M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq);
         let wide = instruction.memory_size().size() == 10;
         let many = is_large(mnemonic) || bytes_masked;
