@@ -11,10 +11,10 @@ use crate::values::{self, Destination, EngineName};
 #[command(name = "husk", version, max_term_width = 100)]
 pub(crate) struct Args {
     /// Which messages to log, as in RUST_LOG: `debug`, `vm=trace,devices=info`
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, display_order = 900, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Log more: -v informs, -vv debugs, -vvv traces
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 901, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -42,9 +42,9 @@ pub(crate) struct Run {
     /// The initial RAM disk [default: the default guest's if there is no --kernel]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) initrd: Option<PathBuf>,
-    /// The kernel's command line
-    #[arg(short, long, value_name = "TEXT", default_value = "console=ttyS0")]
-    pub(crate) append: String,
+    /// The kernel's command line [default: console=ttyS0; the default guest is also told the terminal's size]
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) append: Option<String>,
     /// The amount of memory: 512M, 2G; a plain number counts MiB
     #[arg(short, long, value_name = "SIZE", default_value = "512M", value_parser = crate::size::parse)]
     pub(crate) memory: u64,

@@ -48,6 +48,9 @@ impl Failure {
             if let Some(cause) = std::error::Error::source(error) {
                 return Self::new(format!("{option} {value}: {cause}"), BAD_INPUT);
             }
+            if value.is_empty() {
+                return Self::input(option, "its value is missing", "see 'husk run --help'");
+            }
             if let Some(valid) = text(ContextKind::ValidValue) {
                 return Self::input(
                     format!("{option} {value}"),

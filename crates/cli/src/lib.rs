@@ -15,6 +15,7 @@ mod values;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use args::{Args, Verb};
@@ -35,6 +36,11 @@ pub fn main() -> ExitCode {
             // Help and version; a reader that has gone away has seen enough.
             let _ = error.print();
             return ExitCode::SUCCESS;
+        }
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // As above.
+            let _ = error.print();
+            return ExitCode::from(failure::BAD_INPUT);
         }
         Err(error) => return report(&Failure::usage(&error)),
     };

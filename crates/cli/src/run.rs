@@ -80,7 +80,7 @@ fn build(args: &Run, output: &Arc<Output>) -> Result<Vm, Failure> {
         board: args.machine.clone(),
         cpus: Cpus { count: args.cpus, model: args.cpu.clone() },
         memory: args.memory,
-        append: args.append.clone(),
+        append: args.append.clone().unwrap_or_else(|| default_append(args.kernel.is_none())),
         entry: args.entry,
         debug_exit: args.debug_exit,
         on_reset: args.reboot,
@@ -99,6 +99,22 @@ fn build(args: &Run, output: &Arc<Output>) -> Result<Vm, Failure> {
         },
     };
     Vm::build(config, supplies).map_err(|e| failure(&e))
+}
+
+/// The command line for a user who gives none. A serial line does not tell the size of the terminal at its other end, so the
+/// default guest, which understands it, is told here.
+fn default_append(default_guest: bool) -> String {
+    let mut append = String::from("console=ttyS0");
+    if default_guest && io::stdin().is_terminal() {
+        if let Some(size) = base::window_size(io::stdin()) {
+            append.push_str(&format!(" LINES={} COLUMNS={}", size.rows, size.columns));
+        }
+        let plain = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c));
+        if let Some(kind) = std::env::var("TERM").ok().filter(|name| !name.is_empty()).filter(plain) {
+            append.push_str(&format!(" TERM={kind}"));
+        }
+    }
+    append
 }
 
 fn failure(error: &vm::Error) -> Failure {

@@ -56,8 +56,8 @@ fn one_of<T: Copy>(text: &str, what: &str, known: &[(&str, T)]) -> Result<T, Str
 }
 
 pub(crate) fn entry(text: &str) -> Result<vm::EntryMode, String> {
-    use vm::EntryMode::{Auto, Linux32, Linux64, Pvh};
-    one_of(text, "entry mode", &[("auto", Auto), ("linux64", Linux64), ("linux32", Linux32), ("pvh", Pvh)])
+    use vm::EntryMode::{Auto, Boot32, Boot64, Pvh};
+    one_of(text, "entry mode", &[("auto", Auto), ("boot64", Boot64), ("boot32", Boot32), ("pvh", Pvh)])
 }
 
 pub(crate) fn reboot(text: &str) -> Result<vm::OnReset, String> {

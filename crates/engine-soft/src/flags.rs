@@ -99,12 +99,13 @@ impl Flags {
     /// The six flags at their places in RFLAGS.
     #[inline]
     pub(crate) fn bits(self) -> u64 {
-        u64::from(self.cf()) * rflags::CF
-            | u64::from(self.pf()) * rflags::PF
-            | u64::from(self.af()) * rflags::AF
-            | u64::from(self.zf()) * rflags::ZF
-            | u64::from(self.sf()) * rflags::SF
-            | u64::from(self.of()) * rflags::OF
+        let bit = |set: bool, mask: u64| if set { mask } else { 0 };
+        bit(self.cf(), rflags::CF)
+            | bit(self.pf(), rflags::PF)
+            | bit(self.af(), rflags::AF)
+            | bit(self.zf(), rflags::ZF)
+            | bit(self.sf(), rflags::SF)
+            | bit(self.of(), rflags::OF)
     }
 
     /// Sets the six flags from their places in RFLAGS.

@@ -8,6 +8,7 @@ use x86::bits::{cr0, rflags, vector};
 use x86::{CpuState, Event};
 
 use crate::cpu::{CodeSize, Cpu, Exec, leave, sreg};
+use crate::op::Op;
 use crate::pending::Pending;
 
 /// The machine's side of the pins when there is none: nobody answers.
@@ -46,7 +47,8 @@ impl Cpu {
             if let Some(stop) = self.between_blocks() {
                 return Some(stop);
             }
-            let stepped = self.system_flags & rflags::TF != 0 || self.watch.steps();
+            // RF lasts for one instruction.
+            let stepped = self.system_flags & (rflags::TF | rflags::RF) != 0 || self.watch.steps();
             if stepped || self.shadow {
                 if let Some(stop) = self.step() {
                     return Some(stop);
@@ -56,7 +58,7 @@ impl Cpu {
             match self.find_block() {
                 Ok(block) => {
                     // SAFETY: blocks are freed by `find_block` only.
-                    let ops = unsafe { &(&(*block).ops)[..] };
+                    let ops: &[Op] = unsafe { &(*block).ops };
                     self.stats.blocks_run += 1;
                     for (done, op) in ops.iter().enumerate() {
                         self.rip = op.next;
@@ -219,23 +221,11 @@ impl Cpu {
         self.delivered = false;
         let resumed = self.system_flags & rflags::RF != 0;
         let from = self.rip;
-        match self.find_block() {
-            Ok(block) => {
-                // SAFETY: blocks are freed by `find_block` only.
-                let Some(op) = (unsafe { (&(*block).ops).first().copied() }) else { return None };
-                self.rip = op.next;
-                if (op.run)(self, &op).is_err() {
-                    self.rip = self.wrap_rip(op.rip());
-                    self.deliver_fault();
-                    return None;
-                }
-                self.stats.instructions += 1;
-            }
-            Err(_) => {
-                self.deliver_fault();
-                return None;
-            }
+        if self.run_one().is_err() {
+            self.deliver_fault();
+            return None;
         }
+        self.stats.instructions += 1;
         // Not one that this instruction, an IRET, has just loaded.
         if resumed && self.rip != from {
             self.system_flags &= !rflags::RF;
@@ -249,12 +239,6 @@ impl Cpu {
         }
         self.delivered = false;
         self.watch.single_step().then_some(Stop::Debug(DebugEvent::Step))
-    }
-
-    /// Whether a long instruction should make way.
-    #[inline]
-    pub(crate) fn interrupt_waits(&self) -> bool {
-        self.slot.pending.load(Ordering::Relaxed) & self.interest != 0
     }
 
     /// RIP cut to the code size.
@@ -307,12 +291,14 @@ impl Cpu {
         self.update_mode();
     }
 
-    /// Runs one instruction of the straight line; for tests that compare instruction by instruction.
+    /// Runs one instruction; on `Err` RIP is still its own.
     pub(crate) fn run_one(&mut self) -> Exec {
         self.leave = 0;
         let block = self.find_block()?;
         // SAFETY: blocks are freed by `find_block` only.
-        let Some(op) = (unsafe { (&(*block).ops).first().copied() }) else { return Ok(()) };
+        let first = unsafe { (*block).ops.first().copied() };
+        // No block is empty.
+        let Some(op) = first else { return Err(self.ud()) };
         self.rip = op.next;
         let done = (op.run)(self, &op);
         if done.is_err() {

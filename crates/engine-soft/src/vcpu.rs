@@ -106,7 +106,7 @@ impl SoftVcpu {
             (true, false) => s.seg[sreg::SS].dpl(),
         };
         cpu.set_rflags(s.rflags);
-        cpu.slot.clear(u32::MAX & !Pending::KICK);
+        cpu.slot.clear(!Pending::KICK);
         if s.events.nmi_pending {
             cpu.slot.post(Pending::NMI);
         }

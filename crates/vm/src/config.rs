@@ -92,9 +92,9 @@ pub enum EntryMode {
     #[default]
     Auto,
     /// The 64-bit entry of the Linux boot protocol.
-    Linux64,
+    Boot64,
     /// The 32-bit entry of the Linux boot protocol.
-    Linux32,
+    Boot32,
     /// The PVH entry.
     Pvh,
 }
@@ -103,8 +103,8 @@ impl From<EntryMode> for loader::EntryMode {
     fn from(mode: EntryMode) -> Self {
         match mode {
             EntryMode::Auto => Self::Auto,
-            EntryMode::Linux64 => Self::Boot64,
-            EntryMode::Linux32 => Self::Boot32,
+            EntryMode::Boot64 => Self::Boot64,
+            EntryMode::Boot32 => Self::Boot32,
             EntryMode::Pvh => Self::Pvh,
         }
     }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::{Partition, Stop};
-use machine::loader::Entry;
+use machine::loader::{Entry, set_memory_types};
 use x86::CpuModel;
 
 use crate::control::{Control, Next};
@@ -38,7 +38,9 @@ impl CpuSeat {
 
     fn run(&self) -> engine::Result<()> {
         let mut vcpu = self.partition.vcpu(self.id, &self.model)?;
-        let power_on = vcpu.state()?;
+        let mut power_on = vcpu.state()?;
+        // There is no firmware that would.
+        set_memory_types(&mut power_on);
         self.control.register(self.id, vcpu.kicker());
         loop {
             match self.control.checkpoint(self.id, vcpu.stats()) {

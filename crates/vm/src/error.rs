@@ -48,7 +48,7 @@ pub enum Error {
         most: usize,
     },
     /// A file that was handed over cannot be read.
-    #[error("{name}: {source}; check the file")]
+    #[error("{name}: {}; check the file", cause(source))]
     Read {
         /// The file's name.
         name: String,
@@ -64,8 +64,13 @@ pub enum Error {
         memory: u64,
     },
     /// The kernel or the initial RAM disk.
-    #[error("{0}")]
-    Load(#[from] LoadError),
+    #[error("{}{source}", file.as_ref().map(|name| format!("{name}: ")).unwrap_or_default())]
+    Load {
+        /// The file that is to blame, if it is one.
+        file: Option<String>,
+        /// What is wrong.
+        source: LoadError,
+    },
     /// The host has no such memory.
     #[error("{0}")]
     Reserve(#[from] memory::Error),
@@ -100,6 +105,12 @@ pub enum Error {
     Started,
 }
 
+/// An error of the operating system without its number.
+fn cause(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
 impl Error {
     /// Whether the input is to blame, and not Husk or the host.
     #[must_use]
@@ -112,7 +123,7 @@ impl Error {
             | Self::Cpus { .. }
             | Self::Memory { .. }
             | Self::SerialPorts { .. } => true,
-            Self::Read { .. } | Self::TooLarge { .. } | Self::Load(_) | Self::Reserve(_) | Self::Acpi(_) => true,
+            Self::Read { .. } | Self::TooLarge { .. } | Self::Load { .. } | Self::Reserve(_) | Self::Acpi(_) => true,
             Self::Engine(e) => matches!(e, engine::Error::Config(_)),
             Self::Overlap(_) | Self::Pci(_) | Self::Thread { .. } | Self::Started => false,
         }

@@ -35,6 +35,11 @@ impl Payload {
         Self { name: name.into(), source: Source::Bytes(bytes) }
     }
 
+    /// What messages call it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The contents, which must be less than `memory` bytes.
     pub(crate) fn read(&mut self, memory: u64) -> Result<Cow<'_, [u8]>, Error> {
         let refused = |source| Error::Read { name: self.name.clone(), source };

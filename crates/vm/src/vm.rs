@@ -6,8 +6,8 @@ use std::thread::{Builder, JoinHandle};
 
 use devices::CharOut;
 use engine::{Engine, EngineConfig, Partition};
-use machine::loader::{self, Entry};
-use machine::{Board, acpi};
+use machine::loader::{self, Entry, LoadError};
+use machine::{Board, acpi, smbios};
 use memory::GuestMemory;
 use x86::CpuModel;
 
@@ -57,6 +57,7 @@ struct Boot {
     kernel: Payload,
     initrd: Option<Payload>,
     tables: acpi::Tables,
+    identity: smbios::Tables,
     /// The memory is as [`Boot::load`] has left it.
     fresh: bool,
 }
@@ -65,10 +66,26 @@ impl Boot {
     fn load(&mut self, memory: &GuestMemory, board: &Board, config: &Config) -> Result<Entry, Error> {
         let kernel = self.kernel.read(config.memory)?;
         let initrd = self.initrd.as_mut().map(|initrd| initrd.read(config.memory)).transpose()?;
-        let entry = loader::load(memory, board, &kernel, initrd.as_deref(), &config.append, config.entry.into())?;
+        let loaded = loader::load(memory, board, &kernel, initrd.as_deref(), &config.append, config.entry.into());
+        drop((kernel, initrd));
+        let entry = loaded.map_err(|source| Error::Load { file: self.blamed(&source), source })?;
         self.tables.write(memory)?;
+        self.identity.write(memory)?;
         self.fresh = true;
         Ok(entry)
+    }
+}
+
+impl Boot {
+    /// The file that an error of the loader is about.
+    fn blamed(&self, error: &LoadError) -> Option<String> {
+        match error {
+            LoadError::NotKernel { .. } | LoadError::Truncated { .. } | LoadError::Damaged { .. } => {
+                Some(self.kernel.name().to_owned())
+            }
+            LoadError::InitrdEmpty => self.initrd.as_ref().map(|initrd| initrd.name().to_owned()),
+            _ => None,
+        }
     }
 }
 
@@ -94,7 +111,9 @@ impl Vm {
             panic_port: config.on_guest_panic == OnGuestPanic::End,
         };
         let tables = acpi::build(board, &contents)?;
-        let mut boot = Boot { kernel: supplies.kernel, initrd: supplies.initrd, tables, fresh: false };
+        // A UUID of zeros: the VM has none (SMBIOS 3.7, 7.2.1).
+        let identity = smbios::build(board, config.cpus.count, config.memory, [0; 16]);
+        let mut boot = Boot { kernel: supplies.kernel, initrd: supplies.initrd, tables, identity, fresh: false };
         let entry = Arc::new(Mutex::new(boot.load(&memory, board, &config)?));
 
         let engine_config = EngineConfig { vcpus: config.cpus.count, name: config.name.clone() };

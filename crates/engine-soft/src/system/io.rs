@@ -8,6 +8,9 @@ use crate::cpu::{Cpu, Exec, leave, reg, sreg};
 use crate::mem::Word;
 use crate::op::{Handler, Op, has};
 
+/// How many elements go by before the run loop looks at what waits.
+const BATCH: u32 = 64;
+
 impl Cpu {
     /// Whether the program may use `size` ports from `port`: IOPL, or else the bitmap in the TSS (SDM vol. 1, 19.5). #GP(0).
     fn check_port(&mut self, port: u16, size: u64) -> Exec {
@@ -59,24 +62,25 @@ impl Cpu {
         *slot = if op.has(has::ADDR16) { *slot & !0xffff | value & 0xffff } else { value & address_mask(op) };
     }
 
-    /// Runs `step` once or, with REP, while the count lasts and nobody waits.
+    /// Runs `step` once or, with REP, while the count lasts; a batch at a time, so that interrupts are seen in between.
     fn repeat(&mut self, op: &Op, step: impl Fn(&mut Self) -> Exec) -> Exec {
         if !op.has(has::REP | has::REPNE) {
             return step(self);
         }
-        loop {
+        let batch = if self.system_flags & rflags::TF != 0 { 1 } else { BATCH };
+        for _ in 0..batch {
             let count = self.string_register(op, reg::RCX);
             if count == 0 {
                 return Ok(());
             }
             step(self)?;
             self.set_string_register(op, reg::RCX, count - 1);
-            if count > 1 && (self.interrupt_waits() || self.system_flags & rflags::TF != 0) {
-                self.rip = op.rip();
-                self.leave |= leave::BLOCK;
-                return Ok(());
-            }
         }
+        if self.string_register(op, reg::RCX) != 0 {
+            self.rip = op.rip();
+            self.leave |= leave::BLOCK;
+        }
+        Ok(())
     }
 
     fn advance<T: Word>(&mut self, op: &Op, index: usize) {

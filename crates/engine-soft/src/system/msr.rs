@@ -103,8 +103,8 @@ impl Cpu {
             }
             msr::IA32_BIOS_SIGN_ID => MICROCODE,
             msr::IA32_FEATURE_CONTROL => feature_control::LOCK,
-            msr::MSR_PLATFORM_INFO => TSC_HZ / BUS_HZ << 8 | TSC_HZ / BUS_HZ << 40,
-            msr::IA32_PERF_STATUS => TSC_HZ / BUS_HZ << 8,
+            msr::MSR_PLATFORM_INFO => (TSC_HZ / BUS_HZ) << 8 | (TSC_HZ / BUS_HZ) << 40,
+            msr::IA32_PERF_STATUS => (TSC_HZ / BUS_HZ) << 8,
             msr::IA32_P5_MC_ADDR | msr::IA32_P5_MC_TYPE | msr::IA32_PLATFORM_ID => 0,
             msr::MSR_EBL_CR_POWERON | msr::MSR_SMI_COUNT => 0,
             _ => match fixed_mtrr(number) {
@@ -205,7 +205,7 @@ impl Cpu {
             }
             msr::IA32_MTRR_PHYSBASE0..=msr::IA32_MTRR_PHYSMASK7 => {
                 let index = (number - msr::IA32_MTRR_PHYSBASE0) as usize;
-                let ok = if index % 2 == 0 {
+                let ok = if index.is_multiple_of(2) {
                     value & !(PHYS_MASK & !0xfff | mtrr::DEF_TYPE) == 0 && memory_types(value & 0xff, false)
                 } else {
                     value & !(PHYS_MASK & !0xfff | mtrr::MASK_V) == 0
@@ -217,7 +217,7 @@ impl Cpu {
             msr::IA32_MC0_CTL..=LAST_BANK => {
                 let index = (number - msr::IA32_MC0_CTL) as usize;
                 // All but CTL can only be cleared (SDM vol. 3B, 16.3.2).
-                (&mut m.mc_banks[index / 4 % 4][index % 4], index % 4 == 0 || value == 0)
+                (&mut m.mc_banks[index / 4 % 4][index % 4], index.is_multiple_of(4) || value == 0)
             }
             _ => (&mut m.mtrr_fixed[fixed_mtrr(number)? % 11], memory_types(value, false)),
         };

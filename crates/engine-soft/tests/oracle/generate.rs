@@ -123,6 +123,9 @@ impl Generator {
 
     /// Some instructions after each other, none of which reads a flag that is undefined.
     fn sequence(&self, random: &mut Random, case: &mut Case) -> Option<Made> {
+        if self.sequence_codes.is_empty() {
+            return None;
+        }
         let kind = any_lanes(random);
         start_state(random, case, kind);
         case.rip = match random.below(10) {
