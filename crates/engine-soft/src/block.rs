@@ -128,7 +128,7 @@ impl Cpu {
 
     /// Whether all of the block lies within the limit of CS.
     fn within_limit(&self, block: &Block) -> bool {
-        self.rip + (block.bytes.len() as u64).saturating_sub(1) <= u64::from(self.seg[crate::cpu::sreg::CS].limit)
+        self.rip.saturating_add(block.bytes.len() as u64).saturating_sub(1) <= u64::from(self.seg[crate::cpu::sreg::CS].limit)
     }
 
     #[cold]

@@ -2,6 +2,7 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use engine::CpuIo;
 use x86::bits::{cr0, efer, rflags};
@@ -236,15 +237,17 @@ impl Cpu {
         ((self.system_flags & rflags::IOPL) >> 12) as u8
     }
 
-    /// The machine's side of the pins. Only during a run.
-    #[inline]
-    pub(crate) fn io(&self) -> &dyn CpuIo {
-        const NOWHERE: &crate::run::Nowhere = &crate::run::Nowhere;
-        match self.io {
+    /// Calls out to the machine. Meanwhile other vCPUs need not wait for this one: a device may take its time, or want a lock.
+    pub(crate) fn call_out<R>(&mut self, call: impl FnOnce(&dyn CpuIo) -> R) -> R {
+        let in_guest = self.slot.in_guest.swap(false, Ordering::SeqCst);
+        let result = match self.io {
             // SAFETY: set from a reference that outlives the run, and cleared when the run ends.
-            Some(io) => unsafe { io.as_ref() },
-            None => NOWHERE,
-        }
+            Some(io) => call(unsafe { io.as_ref() }),
+            None => call(&crate::run::Nowhere),
+        };
+        self.slot.in_guest.store(in_guest, Ordering::SeqCst);
+        self.serve_shootdown();
+        result
     }
 
     /// Raises exception `vector` without an error code.

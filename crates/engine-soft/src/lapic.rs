@@ -58,7 +58,7 @@ impl Cpu {
 
     fn lapic_effects(&mut self, effects: Effects) {
         if let Some(vector) = effects.eoi {
-            self.io().eoi(vector);
+            self.call_out(|io| io.eoi(vector));
         }
         if let Some(request) = effects.ipi {
             self.shared.send(&request, Some(self.id));

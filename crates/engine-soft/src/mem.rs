@@ -254,7 +254,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn modify_slow<T: Word, R>(&mut self, lin: u64, lock: bool, f: impl Fn(&mut Flags, T) -> (T, R)) -> Exec<R> {
-        self.check_access(lin, T::SIZE, Access::Write)?;
+        self.check_access(self.data_table, lin, T::SIZE, Access::Write)?;
         if lin & (PAGE - 1) <= PAGE - T::SIZE
             && let Target::Ram { host, page, writable: true } = self.translate(lin, Access::Write, self.data_table)?
         {
@@ -345,7 +345,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn read_slow<T: Word>(&mut self, table: u8, lin: u64) -> Exec<T> {
-        self.check_access(lin, T::SIZE, Access::Read)?;
+        self.check_access(table, lin, T::SIZE, Access::Read)?;
         if lin & (PAGE - 1) > PAGE - T::SIZE {
             let mut bytes = [0; 8];
             self.read_bytes_in(table, lin, &mut bytes[..T::SIZE as usize])?;
@@ -365,7 +365,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn write_slow<T: Word>(&mut self, table: u8, lin: u64, value: T) -> Exec {
-        self.check_access(lin, T::SIZE, Access::Write)?;
+        self.check_access(table, lin, T::SIZE, Access::Write)?;
         let bytes = value.to_u64().to_le_bytes();
         if lin & (PAGE - 1) > PAGE - T::SIZE {
             return self.write_bytes_in(table, lin, &bytes[..T::SIZE as usize]);
@@ -383,9 +383,9 @@ impl Cpu {
     }
 
     /// What only the slow path looks at: alignment checks and watched addresses.
-    fn check_access(&mut self, lin: u64, size: u64, access: Access) -> Exec {
+    fn check_access(&mut self, table: u8, lin: u64, size: u64, access: Access) -> Exec {
         self.note_watch(lin, size, access == Access::Write);
-        if self.data_table == table::CHECKED && size.is_power_of_two() && lin & (size - 1) != 0 {
+        if table == table::CHECKED && size.is_power_of_two() && lin & (size - 1) != 0 {
             return Err(self.raise_code(vector::AC, 0));
         }
         Ok(())
@@ -516,7 +516,7 @@ impl Cpu {
         if self.is_lapic_page(at) {
             return self.lapic_mmio_read(at, data);
         }
-        self.io().mmio_read(at, data);
+        self.call_out(|io| io.mmio_read(at, data));
     }
 
     fn bus_write(&mut self, at: u64, data: &[u8]) {
@@ -524,7 +524,7 @@ impl Cpu {
         if self.is_lapic_page(at) {
             return self.lapic_mmio_write(at, data);
         }
-        self.io().mmio_write(at, data);
+        self.call_out(|io| io.mmio_write(at, data));
     }
 
     /// The width of the stack pointer: 16, 32 or 64 bits.

@@ -174,7 +174,7 @@ impl Cpu {
         drop(lapic);
         if self.slot.pending.load(Ordering::SeqCst) & Pending::EXTINT != 0 {
             self.slot.clear(Pending::EXTINT);
-            if accepts && let Some(vector) = self.io().pic_ack() {
+            if accepts && let Some(vector) = self.call_out(|io| io.pic_ack()) {
                 if self.slot.extint() {
                     self.slot.post(Pending::EXTINT);
                 }

@@ -1,5 +1,6 @@
 //! What tests of the other crates stand on.
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod garbage;
 pub mod rig;

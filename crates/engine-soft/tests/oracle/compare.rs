@@ -35,7 +35,7 @@ pub(crate) fn differences(made: &Made, case: &Case, host: &Outcome, subject: &Ou
         differ("cr2", host.cr2, subject.cr2);
     }
     differ("rip", host.rip, subject.rip);
-    let flags = if host.vector == 3 { undefined.flags } else { made.flags_on_fault };
+    let flags = if host.vector == 3 { undefined.flags } else { undefined.flags_on_fault };
     differ("rflags", host.rflags & !flags, subject.rflags & !flags);
     for (index, name) in GPR.iter().enumerate() {
         let on_fault = if fault { undefined.gpr_on_fault[index] } else { 0 };

@@ -17,10 +17,8 @@ pub(crate) struct Made {
     pub(crate) class: &'static str,
     /// The instruction, of a sequence the last; `INVALID` for undecodable bytes.
     pub(crate) code: Code,
-    /// What is not compared when it runs to its end.
+    /// What is not compared.
     pub(crate) undefined: Undefined,
-    /// The flags that are not compared when it ends in an exception.
-    pub(crate) flags_on_fault: u64,
 }
 
 /// Makes cases.
@@ -117,7 +115,7 @@ impl Generator {
         case.code[..bytes.len()].copy_from_slice(&bytes);
         case.code_len = bytes.len() as u32;
         let undefined = undefined::of_single(&instruction, case);
-        let made = Made { class: catalogue::class(code), code, undefined, flags_on_fault: undefined.flags };
+        let made = Made { class: catalogue::class(code), code, undefined };
         Some((made, instruction))
     }
 
@@ -184,8 +182,8 @@ impl Generator {
             }
         }
         case.code_len = len as u32;
-        let undefined = Undefined { flags: undefined_flags | at_exits, ..after_fault };
-        (done > 0).then_some(Made { class: "sequence", code: last, undefined, flags_on_fault: ever })
+        let undefined = Undefined { flags: undefined_flags | at_exits, flags_on_fault: ever, ..after_fault };
+        (done > 0).then_some(Made { class: "sequence", code: last, undefined })
     }
 
     /// An instruction with some of its bytes changed: lengths, prefixes and what does not exist.
@@ -227,7 +225,7 @@ impl Generator {
             case.code[..len].copy_from_slice(&bytes[..len]);
             case.code_len = len as u32;
             let undefined = Undefined::default();
-            return Some(Made { class: "invalid", code: Code::INVALID, undefined, flags_on_fault: 0 });
+            return Some(Made { class: "invalid", code: Code::INVALID, undefined });
         }
         let code = instruction.code();
         let next = instruction.next_ip();
@@ -243,7 +241,7 @@ impl Generator {
         case.code[..kept].copy_from_slice(&bytes[..kept]);
         case.code_len = kept as u32;
         let undefined = undefined::of_single(&instruction, case);
-        Some(Made { class: "mutated", code, undefined, flags_on_fault: undefined.flags })
+        Some(Made { class: "mutated", code, undefined })
     }
 }
 

@@ -24,8 +24,10 @@ pub(crate) fn rflags_of(bits: u32) -> u64 {
 /// What is not compared after a case.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Undefined {
-    /// Flags of RFLAGS.
+    /// Flags of RFLAGS when the case runs to its end.
     pub(crate) flags: u64,
+    /// Flags of RFLAGS when the case ends in an exception.
+    pub(crate) flags_on_fault: u64,
     /// For each general register, the bits.
     pub(crate) gpr: [u64; 16],
     /// The same when the case ends in an exception.
@@ -49,6 +51,11 @@ pub(crate) struct Undefined {
 /// The flags that `instruction` leaves undefined, whatever its operands are.
 pub(crate) fn flags(instruction: &Instruction) -> u64 {
     rflags_of(instruction.rflags_undefined())
+}
+
+/// The flags that `instruction` computes.
+fn flags_written(instruction: &Instruction) -> u64 {
+    rflags_of(instruction.rflags_written())
 }
 
 /// Whether `instruction` may leave the flags as they are, depending on its operands.
@@ -102,6 +109,13 @@ pub(crate) fn of_single(instruction: &Instruction, case: &Case) -> Undefined {
             }
         }
         _ => {}
+    }
+    undefined.flags_on_fault |= undefined.flags;
+    // SDM vol. 2, REP: a fault restores the flags of before. Had an interrupt come in between, before would be since then; the engine
+    // makes way after some thousand elements.
+    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    if repeats && instruction.is_string_instruction() && flags_written(instruction) != 0 && case.gpr[1] > 1000 {
+        undefined.flags_on_fault |= flags_written(instruction);
     }
     undefined.after_fault(instruction);
     undefined
