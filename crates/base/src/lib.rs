@@ -10,4 +10,4 @@ pub use mapping::Mapping;
 pub use process::{memory_bytes, name_thread, online_cpus};
 pub use pty::Pty;
 pub use signals::{Interrupt, Interrupts};
-pub use terminal::{RawMode, WindowSize, window_size};
+pub use terminal::{RawMode, WindowSize, is_cooked, window_size};

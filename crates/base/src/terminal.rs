@@ -92,6 +92,15 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether the terminal is for people: it echoes, edits lines and makes signals of keys.
+///
+/// # Errors
+/// The host's refusal, as for what is no terminal.
+pub fn is_cooked(terminal: impl AsFd) -> io::Result<bool> {
+    let all = libc::ECHO | libc::ICANON | libc::ISIG;
+    Ok(attributes(&terminal.as_fd().try_clone_to_owned()?)?.c_lflag & all == all)
+}
+
 /// The size of a terminal's window in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowSize {
@@ -119,7 +128,7 @@ mod tests {
     #[test]
     fn raw_mode_comes_and_goes() {
         let pty = Pty::open(WindowSize { rows: 30, columns: 100 }).unwrap();
-        let echoes = || attributes(&pty.terminal).unwrap().c_lflag & (libc::ECHO | libc::ICANON | libc::ISIG) != 0;
+        let echoes = || is_cooked(&pty.terminal).unwrap();
         assert!(echoes());
         assert_eq!(window_size(&pty.terminal), Some(WindowSize { rows: 30, columns: 100 }));
         let raw = RawMode::enter(&pty.terminal).unwrap();

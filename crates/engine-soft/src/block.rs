@@ -7,6 +7,8 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use memory::Gpa;
 
@@ -16,6 +18,10 @@ use crate::op::Op;
 /// Decoded instructions.
 pub(crate) struct Block {
     pub(crate) ops: Box<[Op]>,
+    /// Where the generation of the first page is kept, if that is memory: what [`BlockCache::jumps`] leads to is looked at often.
+    generation: Option<NonNull<AtomicU32>>,
+    /// What it was when the bytes were read.
+    seen: u32,
     /// The bytes they came from.
     bytes: Box<[u8]>,
     /// Where the bytes lie: one page, or two if the only instruction crosses into another.
@@ -29,6 +35,8 @@ pub(crate) struct Source {
     pub(crate) page: usize,
     pub(crate) len: usize,
     pub(crate) generation: u32,
+    /// Where the generation of the page is kept.
+    pub(crate) cell: NonNull<AtomicU32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,13 +108,21 @@ impl BlockCache {
 impl Block {
     /// A block of `ops` decoded from `bytes`, which lie at `source`.
     pub(crate) fn new(ops: Vec<Op>, bytes: &[u8], source: [Option<Source>; 2]) -> Self {
-        Self { ops: ops.into(), bytes: bytes.into(), source }
+        let first = source[0];
+        Self {
+            ops: ops.into(),
+            generation: first.map(|s| s.cell),
+            seen: first.map_or(0, |s| s.generation),
+            bytes: bytes.into(),
+            source,
+        }
     }
 
-    #[inline]
-    fn is_current(&self, cpu: &Cpu) -> bool {
-        let flags = cpu.shared.memory.flags();
-        self.source.iter().flatten().all(|s| flags.generation(s.page) == s.generation)
+    /// Whether nobody has written to the page that the block came from; for blocks of one page.
+    #[inline(always)]
+    fn is_current(&self) -> bool {
+        // SAFETY: the cell belongs to the guest's memory, which lives as long as the partition.
+        self.generation.is_some_and(|cell| unsafe { cell.as_ref() }.load(Ordering::Acquire) == self.seen)
     }
 }
 
@@ -119,7 +135,7 @@ impl Cpu {
         if jump.rip == self.rip && jump.context == context && jump.base == self.seg[crate::cpu::sreg::CS].base {
             // SAFETY: entries that match lead to live blocks: `clear` empties them, and nothing else frees blocks that are kept.
             let block = unsafe { &*jump.block };
-            if block.is_current(self) && (self.is64() || self.within_limit(block)) {
+            if block.is_current() && (self.is64() || self.within_limit(block)) {
                 return Ok(jump.block);
             }
         }
@@ -140,7 +156,7 @@ impl Cpu {
         if let Some(block) = self.blocks.blocks.get(&key) {
             let block: *const Block = &raw const **block;
             // SAFETY: just found; nothing is freed before `remove` below.
-            let current = unsafe { (*block).is_current(self) };
+            let current = unsafe { (*block).is_current() };
             // A block across pages also depends on where its second page is.
             // SAFETY: as above.
             let crosses = unsafe { (*block).source[1].is_some() };
@@ -192,6 +208,7 @@ impl Cpu {
         if *now != *block.bytes {
             return false;
         }
+        block.seen = generation;
         block.source[0] = Some(Source { generation, ..source });
         true
     }

@@ -1,5 +1,7 @@
 //! From bytes to decoded blocks.
 
+use std::ptr::NonNull;
+
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, OpKind, Register};
 use memory::Gpa;
 use x86::CpuModel;
@@ -110,7 +112,8 @@ impl Cpu {
     fn source(&mut self, phys: u64, len: usize) -> Option<Source> {
         let page = self.shared.memory.host_page(Gpa(phys))?.index;
         let generation = self.guard_code(page);
-        Some(Source { phys, page, len, generation })
+        let cell = NonNull::from(self.shared.memory.flags().generation_cell(page));
+        Some(Source { phys, page, len, generation, cell })
     }
 
     /// Decodes and lowers as much of `bytes` as makes a block. Gives the instructions, the bytes they take and whether the bytes ended

@@ -60,22 +60,21 @@ impl Cpu {
                     // SAFETY: blocks are freed by `find_block` only.
                     let ops: &[Op] = unsafe { &(*block).ops };
                     self.stats.blocks_run += 1;
-                    for (done, op) in ops.iter().enumerate() {
+                    let (mut left, mut faulted) = (ops.iter(), 0);
+                    for op in left.by_ref() {
                         self.rip = op.next;
-                        if (op.run)(self, op).is_err() {
-                            self.stats.instructions += done as u64;
+                        let done = (op.run)(self, op);
+                        if done.is_ok() && self.leave == 0 {
+                            continue;
+                        }
+                        if done.is_err() {
+                            faulted = 1;
                             self.rip = self.wrap_rip(op.rip());
                             self.deliver_fault();
-                            break;
                         }
-                        if self.leave != 0 {
-                            self.stats.instructions += done as u64 + 1;
-                            break;
-                        }
-                        if done + 1 == ops.len() {
-                            self.stats.instructions += done as u64 + 1;
-                        }
+                        break;
                     }
+                    self.stats.instructions += (ops.len() - left.len() - faulted) as u64;
                 }
                 Err(_) => self.deliver_fault(),
             }

@@ -93,6 +93,12 @@ impl PageFlags {
         self.generations[index].load(Ordering::Acquire)
     }
 
+    /// Where the code generation of page `index` is kept, for an engine that looks at it before each block.
+    #[must_use]
+    pub fn generation_cell(&self, index: usize) -> &AtomicU32 {
+        &self.generations[index]
+    }
+
     /// Whether page `index` is dirty; forgets it.
     #[must_use]
     pub fn take_dirty(&self, index: usize) -> bool {

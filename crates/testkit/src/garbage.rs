@@ -81,7 +81,10 @@ fn state(random: &mut Random, model: &CpuModel, mem: &GuestMemory) -> memory::Re
     s.idt.base = random.below(0x8000) & !7;
     s.gdt.base = random.below(0x8000) & !7;
     s.cr0 = cr0::ET | cr0::NE | random.next() & (cr0::MP | cr0::WP | cr0::AM);
-    s.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE | random.next() & (cr4::PSE | cr4::PGE | cr4::DE | cr4::TSD | cr4::VME | cr4::FSGSBASE);
+    s.cr4 = cr4::OSFXSR
+        | cr4::OSXMMEXCPT
+        | cr4::OSXSAVE
+        | random.next() & (cr4::PSE | cr4::PGE | cr4::DE | cr4::TSD | cr4::VME | cr4::FSGSBASE);
     s.xcr0 = 7;
     let mode = random.below(6);
     let ring = if random.below(2) == 0 { 0 } else { 3u16 };
@@ -128,7 +131,9 @@ fn tables(random: &mut Random, mem: &GuestMemory, long: bool) -> memory::Result<
         _ => good,
     };
     if long {
-        for (level, next) in [(TABLES, TABLES + 0x1000), (TABLES + 0x1000, TABLES + 0x2000), (TABLES + 0x2000, TABLES + 0x3000)] {
+        for (level, next) in
+            [(TABLES, TABLES + 0x1000), (TABLES + 0x1000, TABLES + 0x2000), (TABLES + 0x2000, TABLES + 0x3000)]
+        {
             mem.write(Gpa(level), &(next | all).to_le_bytes())?;
             for i in 1..512 {
                 let wild = if random.below(8) == 0 { random.next() } else { 0 };

@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod bare;
+pub mod boot;
 pub mod garbage;
 pub mod rig;

@@ -25,7 +25,7 @@ pub const CODE: u64 = 0x1_0000;
 /// A place for user code.
 pub const USER_CODE: u64 = 0x2_0000;
 /// The root of the page tables.
-pub const PAGE_TABLES: u64 = 0x10_0000;
+pub(super) const PAGE_TABLES: u64 = 0x10_0000;
 
 /// The descriptors that are there at the start.
 #[allow(missing_docs, reason = "their names tell")]
@@ -47,7 +47,12 @@ pub mod selector {
 pub const fn segment(base: u32, limit: u32, access: u8, flags: u8) -> u64 {
     let base = base as u64;
     let limit = limit as u64;
-    limit & 0xffff | (base & 0xff_ffff) << 16 | (access as u64) << 40 | (limit >> 16 & 15) << 48 | (flags as u64) << 52 | (base >> 24) << 56
+    limit & 0xffff
+        | (base & 0xff_ffff) << 16
+        | (access as u64) << 40
+        | (limit >> 16 & 15) << 48
+        | (flags as u64) << 52
+        | (base >> 24) << 56
 }
 
 /// A system descriptor with a limit in bytes.
@@ -110,12 +115,13 @@ pub(super) fn write_tables(memory: &GuestMemory, long: bool) {
     } else {
         put64(memory, TSS + 4, TSS_STACK | u64::from(selector::DATA) << 32);
     }
-    // The I/O bitmap starts at 0x68; the last byte before the limit is all ones, as it has to be.
+    // The I/O bitmap starts at 0x68 and allows everything.
     memory.write(Gpa(TSS + 0x66), &0x68u16.to_le_bytes()).expect("within memory");
 }
 
 fn flat(selector: u16, code: bool, long: bool) -> Segment {
-    let mut attr = Segment::PRESENT | Segment::S | Segment::ACCESSED | Segment::WRITABLE_OR_READABLE | Segment::GRANULARITY;
+    let mut attr =
+        Segment::PRESENT | Segment::S | Segment::ACCESSED | Segment::WRITABLE_OR_READABLE | Segment::GRANULARITY;
     if code {
         attr |= Segment::CODE;
     }

@@ -67,7 +67,7 @@ impl Bare {
         Self { memory, state }
     }
 
-    /// Real mode, all segments zero, code at [`CODE`] cut to a segment: 0x1_0000 does not fit, so it starts at 0x6000.
+    /// Real mode with all segments at zero; code starts at 0x6000.
     #[must_use]
     pub fn real() -> Self {
         let mut bare = Self::empty();
@@ -198,7 +198,14 @@ impl Outcome {
     pub fn exception(&self) -> Exception {
         let one = |i: u16| {
             let all = self.port(FIRST_REPORT + i);
-            assert_eq!(all.len(), 1, "no exception; stop {:?}, writes {:x?}, rip {:#x}", self.stop, self.writes, self.state.rip);
+            assert_eq!(
+                all.len(),
+                1,
+                "no exception; stop {:?}, writes {:x?}, rip {:#x}",
+                self.stop,
+                self.writes,
+                self.state.rip
+            );
             all[0]
         };
         Exception { vector: one(0), error: one(1), ip: one(2), cs: one(3), flags: one(4) }
@@ -229,7 +236,13 @@ impl Outcome {
     /// When it did not.
     pub fn assert_clean(&self) {
         let reported = self.port(FIRST_REPORT);
-        assert!(self.exited && reported.is_empty(), "stop {:?}, writes {:x?}, rip {:#x}", self.stop, self.writes, self.state.rip);
+        assert!(
+            self.exited && reported.is_empty(),
+            "stop {:?}, writes {:x?}, rip {:#x}",
+            self.stop,
+            self.writes,
+            self.state.rip
+        );
     }
 }
 
@@ -259,4 +272,3 @@ pub fn write_msr(a: &mut CodeAssembler, number: u32, value: u64) -> Result<(), i
     a.mov(iced_x86::code_asm::edx, (value >> 32) as u32)?;
     a.wrmsr()
 }
-
