@@ -130,16 +130,17 @@ impl Cpu {
     /// The block at RIP, decoded if need be. The pointer is good until the next call.
     #[inline]
     pub(crate) fn find_block(&mut self) -> Exec<*const Block> {
-        let context = self.mmu.epoch << 8 | (self.code_size as u64) | u64::from(self.cpl == 3);
+        let mode = (self.code_size as u64) | u64::from(self.cpl == 3);
         let jump = &self.blocks.jumps[(self.rip ^ self.rip >> 12) as usize & (JUMPS - 1)];
-        if jump.rip == self.rip && jump.context == context && jump.base == self.seg[crate::cpu::sreg::CS].base {
+        let valid = |epoch: u64| jump.context == epoch << 8 | mode;
+        if jump.rip == self.rip && (valid(self.mmu.epoch) || valid(self.mmu.global_epoch)) && jump.base == self.seg[crate::cpu::sreg::CS].base {
             // SAFETY: entries that match lead to live blocks: `clear` empties them, and nothing else frees blocks that are kept.
             let block = unsafe { &*jump.block };
             if block.is_current() && (self.is64() || self.within_limit(block)) {
                 return Ok(jump.block);
             }
         }
-        self.find_slow(context)
+        self.find_slow(mode)
     }
 
     /// Whether all of the block lies within the limit of CS.
@@ -149,9 +150,10 @@ impl Cpu {
 
     #[cold]
     #[inline(never)]
-    fn find_slow(&mut self, context: u64) -> Exec<*const Block> {
+    fn find_slow(&mut self, mode: u64) -> Exec<*const Block> {
         let lin = self.fetch_address()?;
         let phys = self.translate_fetch(lin)?;
+        let context = self.mmu.epoch_of(lin) << 8 | mode;
         let key = Key { phys, rip: self.rip, size: self.code_size };
         if let Some(block) = self.blocks.blocks.get(&key) {
             let block: *const Block = &raw const **block;

@@ -52,6 +52,14 @@ pub(crate) struct Entry {
     info: u64,
 }
 
+/// In [`Mmu::global_epoch`]: makes it different from any epoch.
+const GLOBAL_EPOCH: u64 = 1 << 40;
+
+/// Whether `lin` is in the upper half, where kernels of 64 bits live.
+fn is_upper(lin: u64) -> bool {
+    lin >> 63 != 0
+}
+
 const GLOBAL: u64 = 1;
 const LARGE: u64 = 2;
 /// The slot is in [`Mmu::filled`].
@@ -96,6 +104,9 @@ pub(crate) struct Mmu {
     large: (u64, u64),
     /// Counts flushes; what depends on translations of code is valid for one epoch only.
     pub(crate) epoch: u64,
+    /// The same for global pages of the upper half of the address space, which most flushes leave alone. Told from `epoch`
+    /// by [`GLOBAL_EPOCH`].
+    pub(crate) global_epoch: u64,
     /// The page-directory-pointer registers of PAE paging.
     pub(crate) pdptes: [u64; 4],
 }
@@ -122,7 +133,7 @@ impl Mmu {
         let (Ok(tables), Ok(fetch)) = (tables.into_boxed_slice().try_into(), fetch.into_boxed_slice().try_into()) else {
             unreachable!("the lengths are those of the types")
         };
-        Self { tables, fetch, filled: Vec::new(), written: Vec::new(), large: (u64::MAX, 0), epoch: 1, pdptes: [0; 4] }
+        Self { tables, fetch, filled: Vec::new(), written: Vec::new(), large: (u64::MAX, 0), epoch: 1, global_epoch: GLOBAL_EPOCH, pdptes: [0; 4] }
     }
 
     /// The table that data accesses use.
@@ -172,6 +183,7 @@ impl Mmu {
     /// Forgets all translations but, unless `globals`, those of global pages.
     fn flush(&mut self, globals: bool) {
         self.epoch += 1;
+        self.global_epoch += u64::from(globals);
         let mut kept = Vec::new();
         for index in std::mem::take(&mut self.filled) {
             let entry = &mut self.tables[index as usize];
@@ -193,6 +205,7 @@ impl Mmu {
     /// Forgets the translations of the page that holds `lin`, also where it is part of a large one.
     fn flush_page(&mut self, lin: u64) {
         self.epoch += 1;
+        self.global_epoch += u64::from(is_upper(lin));
         for table in 0..table::COUNT {
             let slot = (lin >> 12) as usize & (SLOTS - 1);
             let index = table * SLOTS + slot;
@@ -213,6 +226,13 @@ impl Mmu {
         for entry in self.fetch.iter_mut().filter(|e| near(e.tag)) {
             entry.tag = u64::MAX;
         }
+    }
+
+    /// The epoch for which the translation of `lin` that was just fetched is good.
+    pub(crate) fn epoch_of(&self, lin: u64) -> u64 {
+        let entry = &self.fetch[(lin >> 12) as usize & (FETCH_SLOTS - 1)];
+        let global = is_upper(lin) && entry.global && (entry.tag ^ lin) >> 12 == 0;
+        if global { self.global_epoch } else { self.epoch }
     }
 
     /// Gives up all rights to write silently.

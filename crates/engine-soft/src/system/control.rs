@@ -222,7 +222,7 @@ fn mov_to_debug(cpu: &mut Cpu, op: &Op) -> Exec {
     }
     cpu.dr[index % 6] = match index {
         4 => value & 0xe00f | DR6_ONES,
-        5 => value & 0xffff_2bff | 0x400,
+        5 => value & 0xffff_23ff | 0x400,
         _ => value,
     };
     cpu.watch_changed();

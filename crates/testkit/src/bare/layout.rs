@@ -156,7 +156,7 @@ const OPEN: u64 = pte::P | pte::RW | pte::US;
 /// Four levels; the page table with the first 2 MiB is the fourth page.
 pub(super) fn write_page_tables64(memory: &GuestMemory) {
     for level in 0..3 {
-        put64(memory, PAGE_TABLES + 0x1000 * level, PAGE_TABLES + 0x1000 * (level + 1) | OPEN);
+        put64(memory, PAGE_TABLES + 0x1000 * level, (PAGE_TABLES + 0x1000 * (level + 1)) | OPEN);
     }
     for page in 0..512 {
         put64(memory, PAGE_TABLES + 0x3000 + 8 * page, page << 12 | OPEN);
@@ -165,7 +165,7 @@ pub(super) fn write_page_tables64(memory: &GuestMemory) {
 
 /// Two levels; the page table with the first 4 MiB is the second page.
 pub(super) fn write_page_tables32(memory: &GuestMemory) {
-    put64(memory, PAGE_TABLES, PAGE_TABLES + 0x1000 | OPEN);
+    put64(memory, PAGE_TABLES, (PAGE_TABLES + 0x1000) | OPEN);
     for page in 0..512 {
         let (low, high) = ((2 * page) << 12 | OPEN, (2 * page + 1) << 12 | OPEN);
         put64(memory, PAGE_TABLES + 0x1000 + 8 * page, low | high << 32);

@@ -61,7 +61,7 @@ impl Bare {
     fn empty() -> Self {
         let region = Region { start: Gpa(0), len: RAM, kind: Kind::Ram };
         let memory = GuestMemory::new(&[region]).expect("memory for the guest");
-        let model = CpuModel::named("x86-64-v2").expect("a known model");
+        let model = CpuModel::named("x86-64-v3").expect("a known model");
         let mut state = CpuState::power_on(0, model.signature());
         state.gpr = [0; 16];
         Self { memory, state }
@@ -169,13 +169,14 @@ impl Bare {
     #[must_use]
     pub fn run(self) -> Outcome {
         let engine = SoftEngine::new().expect("the engine");
-        let model = CpuModel::named("x86-64-v2").expect("a known model").intersect(&engine.limits().ceiling);
+        let model = CpuModel::named("x86-64-v3").expect("a known model").intersect(&engine.limits().ceiling);
         let config = EngineConfig { vcpus: 1, name: "bare".into() };
         let partition = engine.create(&config, &self.memory).expect("a partition");
         let mut vcpu = partition.vcpu(0, &model).expect("a vCPU");
         vcpu.set_state(&self.state).expect("a state that a CPU can be in");
         let ports = Arc::new(Ports::new(vcpu.kicker()));
         ports.limit();
+        partition.clock().resume();
         let stop = vcpu.run(&*ports).expect("a run");
         ports.finish();
         let state = vcpu.state().expect("its state");

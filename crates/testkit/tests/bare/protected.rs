@@ -104,18 +104,24 @@ fn limits_and_rights() {
     assert_eq!(fault_with(|b| b.descriptor(0x50, segment(0, 0xfffff, 0x91, 0xc)), at(0, true)), (13, 0));
     assert_eq!(fault(|a| a.mov(dword_ptr(0).cs(), eax)), (13, 0));
     // The stack.
-    let e = fault_with(
-        |b| b.descriptor(0x50, segment(0x8000, 0xff, 0x93, 0x4)),
-        |a| {
-            a.mov(eax, 0x50)?;
-            a.mov(ss, eax)?;
-            a.mov(esp, 0x200)?;
-            a.mov(ebx, 0x50)?;
-            a.push(eax)
-        },
-    );
-    // The handler finds no stack either.
-    assert_eq!(e.0, 8);
+    let bare = user(|a| {
+        a.mov(eax, 0x53)?;
+        a.mov(ss, eax)?;
+        a.mov(esp, 0x102)?;
+        a.push(eax)
+    });
+    bare.descriptor(0x50, segment(0x8000, 0xff, 0xf3, 0x4));
+    assert_eq!(bare.run().fault(), (12, 0));
+    // At privilege 0 neither the handler nor that of #DF finds a stack.
+    let bare = Bare::protected();
+    bare.descriptor(0x50, segment(0x8000, 0xff, 0x93, 0x4));
+    bare.code(32, CODE, |a| {
+        a.mov(eax, 0x50)?;
+        a.mov(ss, eax)?;
+        a.mov(esp, 0x200)?;
+        a.push(eax)
+    });
+    assert_eq!(bare.run().stop, engine::Stop::TripleFault);
 }
 
 #[test]
