@@ -173,7 +173,9 @@ fn guest_ram(smaps: &str) -> Option<u64> {
         let mut words = line.split_whitespace();
         match (words.next()?, words.next().unwrap_or_default()) {
             ("Size:", n) => size = n.parse::<u64>().ok(),
-            ("Rss:", n) if writable && size.is_some_and(|kib| ((MEMORY - 1) << 10..(MEMORY + 64) << 10).contains(&kib)) => {
+            ("Rss:", n)
+                if writable && size.is_some_and(|kib| ((MEMORY - 1) << 10..(MEMORY + 64) << 10).contains(&kib)) =>
+            {
                 return n.parse().ok();
             }
             (range, rights) if range.contains('-') => writable = rights.starts_with("rw-"),

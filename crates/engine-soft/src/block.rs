@@ -133,7 +133,10 @@ impl Cpu {
         let mode = (self.code_size as u64) | u64::from(self.cpl == 3);
         let jump = &self.blocks.jumps[(self.rip ^ self.rip >> 12) as usize & (JUMPS - 1)];
         let valid = |epoch: u64| jump.context == epoch << 8 | mode;
-        if jump.rip == self.rip && (valid(self.mmu.epoch) || valid(self.mmu.global_epoch)) && jump.base == self.seg[crate::cpu::sreg::CS].base {
+        if jump.rip == self.rip
+            && (valid(self.mmu.epoch) || valid(self.mmu.global_epoch))
+            && jump.base == self.seg[crate::cpu::sreg::CS].base
+        {
             // SAFETY: entries that match lead to live blocks: `clear` empties them, and nothing else frees blocks that are kept.
             let block = unsafe { &*jump.block };
             if block.is_current() && (self.is64() || self.within_limit(block)) {
@@ -145,7 +148,8 @@ impl Cpu {
 
     /// Whether all of the block lies within the limit of CS.
     fn within_limit(&self, block: &Block) -> bool {
-        self.rip.saturating_add(block.bytes.len() as u64).saturating_sub(1) <= u64::from(self.seg[crate::cpu::sreg::CS].limit)
+        self.rip.saturating_add(block.bytes.len() as u64).saturating_sub(1)
+            <= u64::from(self.seg[crate::cpu::sreg::CS].limit)
     }
 
     #[cold]
@@ -169,7 +173,11 @@ impl Cpu {
             }
             if let Some(old) = self.blocks.blocks.remove(&key) {
                 self.blocks.ops -= old.ops.len();
-                self.blocks.jumps.iter_mut().filter(|j| std::ptr::eq(j.block, &raw const *old)).for_each(|j| j.context = 0);
+                self.blocks
+                    .jumps
+                    .iter_mut()
+                    .filter(|j| std::ptr::eq(j.block, &raw const *old))
+                    .for_each(|j| j.context = 0);
             }
         }
         if self.blocks.ops > MOST_OPS {
@@ -192,7 +200,8 @@ impl Cpu {
     }
 
     fn remember(&mut self, context: u64, block: *const Block) -> *const Block {
-        self.blocks.jumps[(self.rip ^ self.rip >> 12) as usize & (JUMPS - 1)] = Jump { rip: self.rip, base: self.seg[crate::cpu::sreg::CS].base, context, block };
+        self.blocks.jumps[(self.rip ^ self.rip >> 12) as usize & (JUMPS - 1)] =
+            Jump { rip: self.rip, base: self.seg[crate::cpu::sreg::CS].base, context, block };
         block
     }
 

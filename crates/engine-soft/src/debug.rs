@@ -13,6 +13,8 @@ pub(crate) struct Watch {
     code: Vec<(u64, u64)>,
     /// The debugger's.
     debugger: Breakpoints,
+    /// Where it was stopped last: going on from there does not stop again.
+    pub(crate) stopped_at: Option<u64>,
     /// DR6 bits of the data breakpoints that the current instruction has met.
     pub(crate) hit: u64,
 }

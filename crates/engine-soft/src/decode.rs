@@ -141,7 +141,8 @@ impl Cpu {
                 op.run = beyond_limit;
                 op.has |= has::ENDS;
             } else if invalid {
-                let too_many = decoder.last_error() == DecoderError::NoMoreBytes || is_unfinished(bits, &bytes[start..]);
+                let too_many =
+                    decoder.last_error() == DecoderError::NoMoreBytes || is_unfinished(bits, &bytes[start..]);
                 op.run = if too_many { too_long } else { undefined };
                 op.has |= has::ENDS;
             } else if !features::offered(&instruction, ctx.model) || !lower(&instruction, &ctx, &mut op) {
@@ -222,7 +223,8 @@ fn prefill(instruction: &Instruction, bits: u32) -> Op {
 /// How the addresses of `instruction` are cut.
 fn address_size(instruction: &Instruction) -> u8 {
     let size = |r: Register| r.size() * 8;
-    let by_register = [instruction.memory_base(), instruction.memory_index()].into_iter().find(|r| r.is_gpr() || r.is_ip());
+    let by_register =
+        [instruction.memory_base(), instruction.memory_index()].into_iter().find(|r| r.is_gpr() || r.is_ip());
     let width = match by_register {
         Some(r) => size(r),
         // Only a displacement: its size is the address size.

@@ -16,8 +16,12 @@ pub(crate) fn offered(instruction: &Instruction, model: &CpuModel) -> bool {
 fn has(feature: CpuidFeature, model: &CpuModel) -> bool {
     use CpuidFeature as C;
     let flag = match feature {
-        C::INTEL8086 | C::INTEL186 | C::INTEL286 | C::INTEL386 | C::INTEL486 | C::X64 | C::CPUID | C::MSR | C::TSC => return true,
-        C::FPU | C::FPU287 | C::FPU387 | C::CMOV | C::CX8 | C::MULTIBYTENOP | C::PAUSE | C::RDPMC | C::SMM | C::SEP => return true,
+        C::INTEL8086 | C::INTEL186 | C::INTEL286 | C::INTEL386 | C::INTEL486 | C::X64 | C::CPUID | C::MSR | C::TSC => {
+            return true;
+        }
+        C::FPU | C::FPU287 | C::FPU387 | C::CMOV | C::CX8 | C::MULTIBYTENOP | C::PAUSE | C::RDPMC | C::SMM | C::SEP => {
+            return true;
+        }
         C::SYSCALL | C::CLFSH | C::MMX | C::FXSR | C::SSE | C::SSE2 => return true,
         // Hints that are no-operations where they are unknown.
         C::CET_IBT | C::CLDEMOTE | C::PREFETCHW | C::PREFETCHWT1 | C::PREFETCHITI => return true,

@@ -157,7 +157,12 @@ mod tests {
     #[test]
     fn every_combination_is_kept() {
         for i in 0..64u64 {
-            let bits = (i & 1) | (i >> 1 & 1) << 2 | (i >> 2 & 1) << 4 | (i >> 3 & 1) << 6 | (i >> 4 & 1) << 7 | (i >> 5 & 1) << 11;
+            let bits = (i & 1)
+                | (i >> 1 & 1) << 2
+                | (i >> 2 & 1) << 4
+                | (i >> 3 & 1) << 6
+                | (i >> 4 & 1) << 7
+                | (i >> 5 & 1) << 11;
             let mut flags = Flags::default();
             flags.set_bits(bits);
             assert_eq!(flags.bits(), bits);

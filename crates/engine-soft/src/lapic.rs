@@ -90,7 +90,8 @@ impl Cpu {
     /// Takes up where the registers of the local APIC are.
     pub(crate) fn lapic_moved(&mut self) {
         let lapic = self.slot.lapic();
-        self.lapic_page = if lapic.mode() == Mode::XApic { lapic.apic_base() & !0xfff & ((1 << PHYS_BITS) - 1) } else { u64::MAX };
+        self.lapic_page =
+            if lapic.mode() == Mode::XApic { lapic.apic_base() & !0xfff & ((1 << PHYS_BITS) - 1) } else { u64::MAX };
         drop(lapic);
         self.mmu_flush_all();
     }

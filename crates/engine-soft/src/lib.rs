@@ -5,8 +5,8 @@
 //! to memory; [`ops`], [`system`] and [`fpu`] hold the instructions. Floating point and vectors run on the host's own unit,
 //! so they are exact by construction.
 
-mod block;
 mod bench;
+mod block;
 mod cpu;
 mod debug;
 mod decode;

@@ -99,27 +99,37 @@ macro_rules! word {
     };
 }
 
-word!(u8, i8, 1, reg_byte, "byte", "al", "",
-    |cpu, r| if r & HIGH_BYTE != 0 { (cpu.regs[(r & 3) as usize] >> 8) as u8 } else { cpu.regs[(r & 31) as usize] as u8 },
+word!(
+    u8,
+    i8,
+    1,
+    reg_byte,
+    "byte",
+    "al",
+    "",
+    |cpu, r| if r & HIGH_BYTE != 0 {
+        (cpu.regs[(r & 3) as usize] >> 8) as u8
+    } else {
+        cpu.regs[(r & 31) as usize] as u8
+    },
     |cpu, r, v| if r & HIGH_BYTE != 0 {
         let full = &mut cpu.regs[(r & 3) as usize];
         *full = *full & !0xff00 | u64::from(v) << 8;
     } else {
         let full = &mut cpu.regs[(r & 31) as usize];
         *full = *full & !0xff | u64::from(v);
-    });
-word!(u16, i16, 2, reg, "word", "ax", ":x",
-    |cpu, r| cpu.regs[(r & 31) as usize] as u16,
-    |cpu, r, v| {
-        let full = &mut cpu.regs[(r & 31) as usize];
-        *full = *full & !0xffff | u64::from(v);
-    });
-word!(u32, i32, 4, reg, "dword", "eax", ":e",
-    |cpu, r| cpu.regs[(r & 31) as usize] as u32,
-    |cpu, r, v| cpu.regs[(r & 31) as usize] = u64::from(v));
-word!(u64, i64, 8, reg, "qword", "rax", ":r",
-    |cpu, r| cpu.regs[(r & 31) as usize],
-    |cpu, r, v| cpu.regs[(r & 31) as usize] = v);
+    }
+);
+word!(u16, i16, 2, reg, "word", "ax", ":x", |cpu, r| cpu.regs[(r & 31) as usize] as u16, |cpu, r, v| {
+    let full = &mut cpu.regs[(r & 31) as usize];
+    *full = *full & !0xffff | u64::from(v);
+});
+word!(u32, i32, 4, reg, "dword", "eax", ":e", |cpu, r| cpu.regs[(r & 31) as usize] as u32, |cpu, r, v| cpu.regs
+    [(r & 31) as usize] =
+    u64::from(v));
+word!(u64, i64, 8, reg, "qword", "rax", ":r", |cpu, r| cpu.regs[(r & 31) as usize], |cpu, r, v| cpu.regs
+    [(r & 31) as usize] =
+    v);
 
 /// The size of the next bus access of `left` bytes: devices see 1, 2, 4 or 8.
 fn bus_piece(left: usize) -> usize {
@@ -140,7 +150,11 @@ impl Cpu {
             return self.segmented(op.seg as usize, offset, size, write);
         }
         // 64-bit mode: only FS and GS have a base.
-        if op.seg as usize >= sreg::FS { Ok(offset.wrapping_add(self.seg[op.seg as usize % 6].base)) } else { Ok(offset) }
+        if op.seg as usize >= sreg::FS {
+            Ok(offset.wrapping_add(self.seg[op.seg as usize % 6].base))
+        } else {
+            Ok(offset)
+        }
     }
 
     /// The linear address of `size` bytes at `offset` of segment `seg` in the current mode, segment checks done.

@@ -130,10 +130,20 @@ impl Mmu {
     pub(crate) fn new() -> Self {
         let tables: Vec<Entry> = (0..SLOTS * table::COUNT).map(empty).collect();
         let fetch = vec![FetchEntry { tag: u64::MAX, phys: 0, global: false }; FETCH_SLOTS];
-        let (Ok(tables), Ok(fetch)) = (tables.into_boxed_slice().try_into(), fetch.into_boxed_slice().try_into()) else {
+        let (Ok(tables), Ok(fetch)) = (tables.into_boxed_slice().try_into(), fetch.into_boxed_slice().try_into())
+        else {
             unreachable!("the lengths are those of the types")
         };
-        Self { tables, fetch, filled: Vec::new(), written: Vec::new(), large: (u64::MAX, 0), epoch: 1, global_epoch: GLOBAL_EPOCH, pdptes: [0; 4] }
+        Self {
+            tables,
+            fetch,
+            filled: Vec::new(),
+            written: Vec::new(),
+            large: (u64::MAX, 0),
+            epoch: 1,
+            global_epoch: GLOBAL_EPOCH,
+            pdptes: [0; 4],
+        }
     }
 
     /// The table that data accesses use.
@@ -279,7 +289,8 @@ impl Cpu {
         }
         let ram = page.kind == Kind::Ram;
         if !self.watch.covers(lin & !(PAGE - 1)) && table != table::CHECKED {
-            let silent = write && ram && walk.writable && walk.dirty && self.shared.memory.flags().cache_write(page.index);
+            let silent =
+                write && ram && walk.writable && walk.dirty && self.shared.memory.flags().cache_write(page.index);
             self.mmu.fill(table, lin, page.ptr as u64, &walk, silent);
         }
         // SAFETY: the offset is within the page.
@@ -312,14 +323,28 @@ impl Cpu {
             if !is_canonical(lin) {
                 return Err(self.gp(0));
             }
-            return self.walk_levels(lin, self.cr3 & phys_mask() & !(PAGE - 1), 4, access, table, pte::P | pte::RW | pte::US);
+            return self.walk_levels(
+                lin,
+                self.cr3 & phys_mask() & !(PAGE - 1),
+                4,
+                access,
+                table,
+                pte::P | pte::RW | pte::US,
+            );
         }
         if self.cr4 & cr4::PAE != 0 {
             let pdpte = self.mmu.pdptes[(lin >> 30) as usize & 3];
             if pdpte & pte::P == 0 {
                 return Err(self.page_fault(lin, access, table, 0));
             }
-            return self.walk_levels(lin, pdpte & phys_mask() & !(PAGE - 1), 2, access, table, pte::P | pte::RW | pte::US);
+            return self.walk_levels(
+                lin,
+                pdpte & phys_mask() & !(PAGE - 1),
+                2,
+                access,
+                table,
+                pte::P | pte::RW | pte::US,
+            );
         }
         self.walk_32(lin, access, table)
     }

@@ -60,7 +60,8 @@ impl Shared {
     /// Sends a message to the local APICs that accept it; `from` is the sender if it is one of them.
     pub(crate) fn send(&self, request: &IpiRequest, from: Option<u32>) {
         let accepting = || {
-            let accepts = move |(id, slot): &(usize, &Arc<Slot>)| slot.lapic().accepts(request, from == Some(*id as u32));
+            let accepts =
+                move |(id, slot): &(usize, &Arc<Slot>)| slot.lapic().accepts(request, from == Some(*id as u32));
             self.slots.iter().enumerate().filter(accepts)
         };
         if request.mode == DeliveryMode::LowestPriority {
@@ -154,7 +155,8 @@ impl DirtyLog for Shared {
         // what was written in between is in the pages the caller is about to read.
         self.slots.iter().for_each(|slot| slot.post(Pending::SHOOTDOWN));
         for slot in &self.slots {
-            while slot.in_guest.load(Ordering::SeqCst) && slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0 {
+            while slot.in_guest.load(Ordering::SeqCst) && slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0
+            {
                 std::thread::yield_now();
             }
         }

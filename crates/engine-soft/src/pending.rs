@@ -27,8 +27,7 @@ impl Pending {
     /// What waits for RFLAGS.IF.
     pub(crate) const MASKABLE: u32 = Self::LAPIC | Self::EXTINT;
     /// What does not.
-    pub(crate) const ALWAYS: u32 =
-        Self::NMI | Self::INIT | Self::SIPI | Self::KICK | Self::SHOOTDOWN | Self::LAYOUT;
+    pub(crate) const ALWAYS: u32 = Self::NMI | Self::INIT | Self::SIPI | Self::KICK | Self::SHOOTDOWN | Self::LAYOUT;
 }
 
 /// The part of a vCPU that other threads may touch.

@@ -205,8 +205,8 @@ impl Cpu {
         let shadow = std::mem::take(&mut self.shadow);
         let trace = self.system_flags & rflags::TF != 0;
         let lin = self.fetch_address().unwrap_or(0);
-        if self.watch.stops_at(lin) && !self.delivered {
-            self.delivered = true;
+        if self.watch.stops_at(lin) && self.watch.stopped_at.take() != Some(lin) {
+            self.watch.stopped_at = Some(lin);
             return Some(Stop::Debug(DebugEvent::Breakpoint(lin)));
         }
         let code = self.watch.code_at(lin);

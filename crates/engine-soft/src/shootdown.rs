@@ -58,7 +58,8 @@ impl Cpu {
         }
         for slot in others() {
             // One that is not running guest code serves the request before it does.
-            while slot.in_guest.load(Ordering::SeqCst) && slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0 {
+            while slot.in_guest.load(Ordering::SeqCst) && slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0
+            {
                 std::thread::yield_now();
             }
         }

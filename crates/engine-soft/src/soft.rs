@@ -55,7 +55,10 @@ impl Engine for SoftEngine {
 
     fn create(&self, cfg: &EngineConfig, mem: &GuestMemory) -> Result<Arc<dyn Partition>> {
         if cfg.vcpus == 0 || cfg.vcpus > self.limits.max_vcpus {
-            return Err(Error::Config(format!("{} vCPUs: the soft engine runs 1 to {}", cfg.vcpus, self.limits.max_vcpus)));
+            return Err(Error::Config(format!(
+                "{} vCPUs: the soft engine runs 1 to {}",
+                cfg.vcpus, self.limits.max_vcpus
+            )));
         }
         Ok(Arc::new(SoftPartition::new(cfg, mem, self.limits.ceiling.clone())?))
     }

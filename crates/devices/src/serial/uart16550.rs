@@ -73,14 +73,12 @@ struct Uart16550State {
     divisor: u16,
     /// The transmitter has become empty, and nobody has been told.
     empty_pending: bool,
-    /// The guest has raised RTS before: it means what it says when it drops it.
-    rts_used: bool,
 }
 
 /// The port. Window 0: its registers (8 bytes).
 ///
 /// What the guest sends goes out at once. What it is to receive waits in a queue on the host's side and follows into
-/// the FIFO as there is room, not while the guest has dropped RTS; nothing of it is lost. A FIFO that holds less than
+/// the FIFO as there is room and the guest raises RTS; nothing of it is lost. A FIFO that holds less than
 /// its trigger level counts as timed out at once.
 pub struct Uart16550 {
     state: Uart16550State,
@@ -126,7 +124,6 @@ impl Uart16550 {
             scratch: 0,
             divisor: 1,
             empty_pending: false,
-            rts_used: false,
         }
     }
 
@@ -170,7 +167,8 @@ impl Uart16550 {
 
     /// Moves characters from the queue into the FIFO, at the pace of the line.
     fn feed(&mut self) {
-        let held = self.state.mcr & MCR_LOOP != 0 || self.state.rts_used && self.state.mcr & MCR_RTS == 0;
+        // What is typed before the guest has opened the port waits too: a driver empties the FIFO when it starts.
+        let held = self.state.mcr & (MCR_LOOP | MCR_RTS) != MCR_RTS;
         let room = self.capacity().saturating_sub(self.state.fifo.len());
         let count = if held { 0 } else { room.min(self.queue.len()) };
         let now = self.timer.now().0;
@@ -337,7 +335,6 @@ impl Uart16550 {
             3 => self.state.lcr = value,
             4 => {
                 self.state.mcr = value & 0x1f;
-                self.state.rts_used |= value & MCR_RTS != 0;
                 self.update_modem();
             }
             7 => self.state.scratch = value,

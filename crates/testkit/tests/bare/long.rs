@@ -311,3 +311,149 @@ fn sti_holds_interrupts_back_for_one_instruction() {
     assert_eq!(out.port(1)[0], CODE as u32 + hlt + 1);
     assert_eq!(out.port(1)[2] & 0x200, 0x200);
 }
+
+#[test]
+fn alignment_checks_concern_user_code_only() {
+    let code = |a: &mut CodeAssembler| {
+        a.pushfq()?;
+        a.or(dword_ptr(rsp), 0x4_0000)?;
+        a.popfq()?;
+        a.mov(rbx, 0x5001u64)?;
+        a.nop()
+    };
+    // The stack pointer in the TSS is not aligned to 8, and is read nevertheless.
+    let mut bare = user(|a| {
+        code(a)?;
+        a.mov(eax, dword_ptr(rbx))
+    });
+    bare.state.cr0 |= x86::bits::cr0::AM;
+    assert_eq!(bare.run().fault(), (17, 0));
+    let mut bare = user(|a| {
+        code(a)?;
+        a.mov(al, byte_ptr(rbx))?;
+        a.int(0x80)
+    });
+    bare.state.cr0 |= x86::bits::cr0::AM;
+    gate(&bare, 0x80, 0x3_0000, 0xee, 0);
+    frame_reporter(&bare, 5);
+    let out = bare.run();
+    out.assert_clean();
+    assert_eq!(out.port(1)[2], 0x4_0002);
+}
+
+#[test]
+fn sysenter_and_sysexit() {
+    let mut bare = user(|a| {
+        a.sysenter()?;
+        a.hlt()
+    });
+    // Code at 0x28 for the kernel; SYSEXIT to 64-bit code takes 0x28 + 32 and + 40.
+    bare.state.msrs.sysenter_cs = 0x28;
+    bare.state.msrs.sysenter_esp = 0x7000;
+    bare.state.msrs.sysenter_eip = 0x3_0000;
+    bare.code(64, 0x3_0000, |a| {
+        a.mov(eax, esp)?;
+        bare::report(a, 1)?;
+        a.mov(eax, ss)?;
+        bare::report(a, 1)?;
+        a.mov(rdx, 0x4_0000u64)?;
+        a.mov(rcx, 0x6000u64)?;
+        a.sysexitq()
+    });
+    bare.code(64, 0x4_0000, |a| {
+        a.mov(eax, esp)?;
+        bare::report(a, 1)?;
+        a.mov(eax, cs)?;
+        bare::report(a, 1)?;
+        bare::exit(a)
+    });
+    let out = bare.run();
+    // IOPL is 0: ports by the bitmap, which allows all.
+    out.assert_clean();
+    assert_eq!(out.port(1), [0x7000, 0x30, 0x6000, 0x4b]);
+    // Without a selector it is refused.
+    assert_eq!(user(|a| a.sysenter()).run().fault(), (13, 0));
+}
+
+#[test]
+fn xcr0_keeps_its_rules() {
+    let set = |value: u32| {
+        move |a: &mut CodeAssembler| {
+            a.mov(eax, 0x4_0220u32 as i32)?;
+            a.mov(cr4, rax)?;
+            a.xor(ecx, ecx)?;
+            a.xor(edx, edx)?;
+            a.mov(eax, value)?;
+            a.xsetbv()?;
+            a.xgetbv()?;
+            bare::report(a, 1)?;
+            bare::exit(a)
+        }
+    };
+    for bad in [0, 2, 5, 0x11] {
+        assert_eq!(kernel(set(bad)).run().fault(), (13, 0), "{bad}");
+    }
+    let out = kernel(set(3)).run();
+    out.assert_clean();
+    assert_eq!(out.port(1), [3]);
+    // Without OSXSAVE.
+    assert_eq!(kernel(|a| a.xgetbv()).run().fault(), (6, 0));
+}
+
+#[test]
+fn user_mode_instruction_prevention() {
+    let mut bare = user(|a| a.sgdt(ptr(0x5000)));
+    bare.state.cr4 |= x86::bits::cr4::UMIP;
+    assert_eq!(bare.run().fault(), (13, 0));
+    let out = user(|a| {
+        a.sgdt(ptr(0x5000))?;
+        a.mov(eax, dword_ptr(0x5002))?;
+        bare::report(a, 1)?;
+        bare::exit(a)
+    })
+    .run();
+    out.assert_clean();
+    assert_eq!(out.port(1), [bare::GDT as u32]);
+}
+
+#[test]
+fn strings_to_and_from_ports() {
+    let bare = kernel(|a| {
+        a.mov(edi, 0x5000)?;
+        a.mov(ecx, 3)?;
+        a.mov(dx, 0x21u32)?;
+        a.cld()?;
+        a.rep().insw()?;
+        a.mov(esi, 0x5004)?;
+        a.mov(ecx, 2)?;
+        a.std()?;
+        a.rep().outsw()?;
+        a.mov(eax, esi)?;
+        bare::report(a, 1)?;
+        a.mov(eax, edi)?;
+        bare::report(a, 1)?;
+        bare::exit(a)
+    });
+    let out = bare.run();
+    out.assert_clean();
+    assert_eq!(out.read64(0x5000) & 0xffff_ffff_ffff, 0x2221_2221_2221);
+    assert_eq!(out.port(0x21), [0x2221, 0x2221]);
+    assert_eq!(out.port(1), [0x5000, 0x5006]);
+}
+
+#[test]
+fn reserved_bits_of_msrs() {
+    for (number, value) in [
+        (msr::IA32_PAT, 0x0200),
+        (msr::IA32_FMASK, 1 << 32),
+        (msr::IA32_LSTAR, 0x8000_0000_0000),
+        (msr::IA32_MTRR_DEF_TYPE, 2),
+        (msr::IA32_APIC_BASE, 0xfee0_0400),
+        (msr::IA32_MC0_STATUS, 1),
+        (msr::IA32_FEATURE_CONTROL, 0),
+        (msr::IA32_X2APIC_TPR, 0),
+    ] {
+        let e = kernel(|a| bare::write_msr(a, number, value)).run();
+        assert_eq!(e.fault(), (13, 0), "{number:#x}");
+    }
+}

@@ -171,3 +171,44 @@ fn paging_of_32_bits() {
     assert_eq!((out.fault(), out.state.cr2), ((14, 0), PAGE + 0x1000));
     assert_eq!(u64::from(out.read32(entry)) & (pte::A | pte::D), pte::A | pte::D);
 }
+
+/// Protected mode with PAE paging under way: three levels, 2 MiB pages.
+fn pae(first_entry: u64, build: impl FnOnce(&mut CodeAssembler) -> Built) -> Bare {
+    let bare = Bare::protected();
+    bare.write64(0x10_0000, first_entry);
+    for page in 0..2 {
+        bare.write64(0x10_1000 + 8 * page, page << 21 | 0x83);
+    }
+    bare.code(32, CODE, |a| {
+        a.mov(eax, 0x20)?;
+        a.mov(cr4, eax)?;
+        a.mov(eax, 0x10_0000)?;
+        a.mov(cr3, eax)?;
+        a.mov(eax, cr0)?;
+        a.or(eax, 0x8000_0000u32 as i32)?;
+        a.mov(cr0, eax)?;
+        build(a)?;
+        bare::exit(a)
+    });
+    bare
+}
+
+#[test]
+fn paging_with_pae_keeps_its_pointers_in_registers() {
+    // Reserved bits are found when they are loaded.
+    let e = pae(0x10_1003, |a| a.nop()).run();
+    assert_eq!(e.fault(), (13, 0));
+    // A change in memory counts only after CR3 is written.
+    let out = pae(0x10_1001, |a| {
+        a.mov(dword_ptr(0x10_0000), 0)?;
+        a.invlpg(ptr(PAGE))?;
+        a.mov(eax, dword_ptr(PAGE))?;
+        bare::report(a, 1)?;
+        a.mov(eax, dword_ptr(0x4000_0000))
+    });
+    out.write32(PAGE, 7);
+    let out = out.run();
+    assert_eq!(out.port(1), [7]);
+    // The second pointer is not present; bit 63 of none matters.
+    assert_eq!((out.fault(), out.state.cr2), ((14, 0), 0x4000_0000));
+}

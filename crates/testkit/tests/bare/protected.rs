@@ -369,3 +369,44 @@ fn general_detect_guards_the_debug_registers() {
     assert_eq!(out.state.dr[4] & 0x2000, 0x2000);
     assert_eq!(out.state.dr[5], 0x400);
 }
+
+#[test]
+fn a_load_of_ss_holds_the_trap_back() {
+    let bare = Bare::protected();
+    bare.code(32, CODE, |a| {
+        a.mov(eax, u32::from(selector::DATA))?;
+        a.pushfd()?;
+        a.or(dword_ptr(esp), 0x100)?;
+        a.popfd()?;
+        a.mov(ss, eax)?;
+        a.nop()?;
+        a.nop()
+    });
+    let out = bare.run();
+    let e = out.exception();
+    let code: [u8; 32] = out.memory.read_array(memory::Gpa(CODE)).expect("the code");
+    let nop = code.iter().position(|b| *b == 0x90).expect("NOP") as u32;
+    assert_eq!((e.vector, e.ip), (1, CODE as u32 + nop + 1));
+}
+
+#[test]
+fn software_interrupts_are_not_stepped_into() {
+    let bare = user(|a| {
+        a.pushfd()?;
+        a.or(dword_ptr(esp), 0x100)?;
+        a.popfd()?;
+        a.int(0x20)
+    });
+    bare.write64(IDT + 0x20 * 8, gate32(selector::CODE32, 0x3_0000, 0xee));
+    bare.code(32, 0x3_0000, |a| {
+        a.pushfd()?;
+        a.pop(eax)?;
+        bare::report(a, 1)?;
+        a.mov(eax, dword_ptr(esp + 8))?;
+        bare::report(a, 1)?;
+        bare::exit(a)
+    });
+    let out = bare.run();
+    out.assert_clean();
+    assert_eq!((out.port(1)[0] & 0x100, out.port(1)[1] & 0x100), (0, 0x100));
+}
