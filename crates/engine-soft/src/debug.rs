@@ -1,6 +1,7 @@
 //! Watched addresses: the guest's debug registers (SDM vol. 3B, 18.2) and the debugger's breakpoints.
 
 use engine::{BreakpointKind, Breakpoints};
+use x86::bits::cr4;
 
 use crate::cpu::Cpu;
 
@@ -11,6 +12,8 @@ pub(crate) struct Watch {
     data: Vec<(u64, u64, bool, u64)>,
     /// From DR0 to DR3: address and bit of DR6.
     code: Vec<(u64, u64)>,
+    /// With CR4.DE, from DR0 to DR3: first port, length, the bit of DR6.
+    ports: Vec<(u64, u64, u64)>,
     /// The debugger's.
     debugger: Breakpoints,
     /// Where it was stopped last: going on from there does not stop again.
@@ -23,7 +26,8 @@ impl Watch {
     /// Whether each instruction has to be looked at.
     #[inline]
     pub(crate) fn steps(&self) -> bool {
-        !self.code.is_empty() || !self.data.is_empty() || self.debugger.single_step || !self.debugger.list.is_empty()
+        let guest = !(self.code.is_empty() && self.data.is_empty() && self.ports.is_empty());
+        guest || self.debugger.single_step || !self.debugger.list.is_empty()
     }
 
     /// Whether data in the page at `page` is watched.
@@ -53,6 +57,7 @@ impl Cpu {
         let dr7 = self.dr[5];
         self.watch.data.clear();
         self.watch.code.clear();
+        self.watch.ports.clear();
         for i in 0..4 {
             if dr7 >> (2 * i) & 3 == 0 {
                 continue;
@@ -63,7 +68,8 @@ impl Cpu {
                 0 => self.watch.code.push((at, 1 << i)),
                 1 => self.watch.data.push((at & !(len - 1), len, false, 1 << i)),
                 3 => self.watch.data.push((at & !(len - 1), len, true, 1 << i)),
-                // I/O breakpoints need CR4.DE; without it the encoding is undefined.
+                2 if self.cr4 & cr4::DE != 0 => self.watch.ports.push((at & !(len - 1), len, 1 << i)),
+                // Without CR4.DE the encoding is undefined.
                 _ => {}
             }
         }
@@ -73,6 +79,13 @@ impl Cpu {
     /// Sets the debugger's breakpoints.
     pub(crate) fn set_debugger(&mut self, breakpoints: &Breakpoints) {
         self.watch.debugger = breakpoints.clone();
+    }
+
+    /// Notes an access to `size` ports from `port` that may be watched.
+    pub(crate) fn note_port(&mut self, port: u16, size: u64) {
+        let port = u64::from(port);
+        let hit = self.watch.ports.iter().filter(|(at, len, _)| port < at.saturating_add(*len) && *at < port + size);
+        self.watch.hit |= hit.fold(0, |all, (.., bit)| all | bit);
     }
 
     /// Notes an access that may be watched.

@@ -38,6 +38,7 @@ impl Cpu {
 
     fn port_in<T: Word>(&mut self, port: u16) -> T {
         self.stats.pio += 1;
+        self.note_port(port, T::SIZE);
         let mut bytes = [0; 8];
         self.call_out(|io| io.port_read(port, &mut bytes[..T::SIZE as usize]));
         T::from_u64(u64::from_le_bytes(bytes))
@@ -45,6 +46,7 @@ impl Cpu {
 
     fn port_out<T: Word>(&mut self, port: u16, value: T) {
         self.stats.pio += 1;
+        self.note_port(port, T::SIZE);
         let bytes = value.to_u64().to_le_bytes();
         self.call_out(|io| io.port_write(port, &bytes[..T::SIZE as usize]));
         // The machine may want the CPU to stop, or have an interrupt.

@@ -360,6 +360,27 @@ fn single_step_and_breakpoints() {
 }
 
 #[test]
+fn breakpoints_on_ports_need_de() {
+    // DR2 watches two ports from 40h.
+    let watch = |features: u64| {
+        let mut bare = Bare::protected();
+        bare.state.dr[2] = 0x40;
+        bare.state.dr[5] = 0x410 | 0x600_0000;
+        bare.state.cr4 |= features;
+        bare.code(32, CODE, |a| {
+            a.in_(al, 0x41)?;
+            a.ud2()
+        });
+        bare.run()
+    };
+    let out = watch(x86::bits::cr4::DE);
+    let e = out.exception();
+    assert_eq!((e.vector, e.ip), (1, CODE as u32 + 2));
+    assert_eq!(out.state.dr[4] & 0xf, 4);
+    assert_eq!(watch(0).exception().vector, 6);
+}
+
+#[test]
 fn general_detect_guards_the_debug_registers() {
     let mut bare = Bare::protected();
     bare.state.dr[5] = 0x2400;
