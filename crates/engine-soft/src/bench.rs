@@ -68,8 +68,8 @@ impl Bench {
         self.vcpu.cpu.rip
     }
 
-    /// Runs as in a machine, exceptions delivered, for at most `budget` blocks or until the CPU halts. What ended it before, if
-    /// something did.
+    /// Runs as in a machine, exceptions delivered, for at most `budget` blocks or until the CPU halts. What ended it
+    /// before, if something did.
     pub fn run_blocks(&mut self, budget: usize) -> Option<engine::Stop> {
         let cpu = &mut *self.vcpu.cpu;
         for _ in 0..budget {
@@ -104,7 +104,8 @@ impl Bench {
         UserExit::Ran
     }
 
-    /// Runs as a CPU runs, block after block, until RIP leaves `inside`, `most` instructions have run or one raises an exception.
+    /// Runs as a CPU runs, block after block, until RIP leaves `inside`, `most` instructions have run or one raises an
+    /// exception.
     pub fn run_inside(&mut self, inside: std::ops::Range<u64>, most: usize) -> UserExit {
         let cpu = &mut *self.vcpu.cpu;
         let mut left = most;

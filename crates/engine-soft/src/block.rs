@@ -1,9 +1,9 @@
 //! Decoded blocks and how they are found again.
 //!
-//! A block is a run of instructions without a jump in it, within one page (or a single instruction across two). It is known by
-//! its physical address, RIP and code size, so it survives changes of the page tables; a small direct-mapped cache by RIP,
-//! valid for one epoch of the TLB, finds it without a translation. It also remembers the code generation of its page: when
-//! somebody has written there, the bytes it came from are compared before it runs again.
+//! A block is a run of instructions without a jump in it, within one page (or a single instruction across two). It is
+//! known by its physical address, RIP and code size, so it survives changes of the page tables; a small direct-mapped
+//! cache by RIP, valid for one epoch of the TLB, finds it without a translation. It also remembers the code generation
+//! of its page: when somebody has written there, the bytes it came from are compared before it runs again.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -18,7 +18,8 @@ use crate::op::Op;
 /// Decoded instructions.
 pub(crate) struct Block {
     pub(crate) ops: Box<[Op]>,
-    /// Where the generation of the first page is kept, if that is memory: what [`BlockCache::jumps`] leads to is looked at often.
+    /// Where the generation of the first page is kept, if that is memory: what [`BlockCache::jumps`] leads to is
+    /// looked at often.
     generation: Option<NonNull<AtomicU32>>,
     /// What it was when the bytes were read.
     seen: u32,
@@ -76,8 +77,8 @@ struct Jump {
 }
 
 const JUMPS: usize = 4096;
-/// A bound on the decoded instructions of one vCPU: about 16 MiB. When it is reached everything is forgotten, which costs less
-/// than finding out what is still used.
+/// A bound on the decoded instructions of one vCPU: about 16 MiB. When it is reached everything is forgotten, which
+/// costs less than finding out what is still used.
 const MOST_OPS: usize = 350_000;
 
 /// The blocks of one vCPU.
@@ -137,7 +138,8 @@ impl Cpu {
             && (valid(self.mmu.epoch) || valid(self.mmu.global_epoch))
             && jump.base == self.seg[crate::cpu::sreg::CS].base
         {
-            // SAFETY: entries that match lead to live blocks: `clear` empties them, and nothing else frees blocks that are kept.
+            // SAFETY: entries that match lead to live blocks: `clear` empties them, and nothing else frees blocks that
+            // are kept.
             let block = unsafe { &*jump.block };
             if block.is_current() && (self.is64() || self.within_limit(block)) {
                 return Ok(jump.block);

@@ -179,8 +179,8 @@ impl Cpu {
         self.leave |= leave::BLOCK;
     }
 
-    /// Derives code size, TLB table and interest in interrupts from the registers that decide them. To be called after a
-    /// change of CS, CPL, CR0, CR4, EFER or the system flags. Also ends the block.
+    /// Derives code size, TLB table and interest in interrupts from the registers that decide them. To be called after
+    /// a change of CS, CPL, CR0, CR4, EFER or the system flags. Also ends the block.
     pub(crate) fn update_mode(&mut self) {
         let cs = &self.seg[sreg::CS];
         self.code_size = if self.long_mode() && cs.has(Segment::LONG) {
@@ -237,7 +237,8 @@ impl Cpu {
         ((self.system_flags & rflags::IOPL) >> 12) as u8
     }
 
-    /// Calls out to the machine. Meanwhile other vCPUs need not wait for this one: a device may take its time, or want a lock.
+    /// Calls out to the machine. Meanwhile other vCPUs need not wait for this one: a device may take its time, or want
+    /// a lock.
     pub(crate) fn call_out<R>(&mut self, call: impl FnOnce(&dyn CpuIo) -> R) -> R {
         let in_guest = self.slot.in_guest.swap(false, Ordering::SeqCst);
         let result = match self.io {

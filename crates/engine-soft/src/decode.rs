@@ -116,8 +116,8 @@ impl Cpu {
         Some(Source { phys, page, len, generation, cell })
     }
 
-    /// Decodes and lowers as much of `bytes` as makes a block. Gives the instructions, the bytes they take and whether the bytes ended
-    /// within an instruction.
+    /// Decodes and lowers as much of `bytes` as makes a block. Gives the instructions, the bytes they take and whether
+    /// the bytes ended within an instruction.
     fn decode_bytes(&mut self, bytes: &[u8]) -> (Vec<Op>, usize, bool) {
         let shared = std::sync::Arc::clone(&self.shared);
         let bits = self.code_size as u32;
@@ -158,8 +158,8 @@ impl Cpu {
     }
 }
 
-/// Whether an instruction is invalid because it is longer than 15 bytes, which is #GP, not #UD: one byte less than that is not
-/// the whole of it either.
+/// Whether an instruction is invalid because it is longer than 15 bytes, which is #GP, not #UD: one byte less than
+/// that is not the whole of it either.
 fn is_unfinished(bits: u32, bytes: &[u8]) -> bool {
     let mut decoder = Decoder::new(bits, &bytes[..bytes.len().min(MOST_BYTES - 1)], DecoderOptions::NONE);
     decoder.decode().is_invalid() && bytes.len() >= MOST_BYTES && decoder.last_error() == DecoderError::NoMoreBytes

@@ -10,7 +10,8 @@ use x86::bits::rflags;
 pub(crate) struct Flags {
     /// The result, sign-extended: ZF is "it is zero", SF its top bit, PF the parity of its low byte.
     result: u64,
-    /// Bit 63: CF, the carry out of the sign bit. Bit 62: CF xor OF, the carry into it. Bit 3: AF. Bit 1 inverts SF, bit 0 inverts PF: they let any combination be stored.
+    /// Bit 63: CF, the carry out of the sign bit. Bit 62: CF xor OF, the carry into it. Bit 3: AF. Bit 1 inverts SF,
+    /// bit 0 inverts PF: they let any combination be stored.
     aux: u64,
 }
 

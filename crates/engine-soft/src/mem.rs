@@ -38,8 +38,8 @@ pub(crate) trait Word: Copy + Eq + std::fmt::Debug + 'static {
     unsafe fn compare_exchange(at: *mut u8, old: Self, new: Self) -> Self;
 }
 
-/// Guest memory is written by other threads at any time and at any alignment, which no Rust reference or atomic allows; one
-/// host instruction per access is exactly what the guest's own instruction would have done.
+/// Guest memory is written by other threads at any time and at any alignment, which no Rust reference or atomic
+/// allows; one host instruction per access is exactly what the guest's own instruction would have done.
 macro_rules! word {
     ($t:ty, $s:ty, $size:literal, $reg:ident, $ptr:literal, $acc:tt, $modifier:literal, $get:expr, $set:expr) => {
         impl Word for $t {
@@ -223,8 +223,8 @@ impl Cpu {
         }
     }
 
-    /// Reads, computes and writes back `op`'s memory operand; atomically with LOCK. `f` may run several times, each time from
-    /// the flags of before; they are set when the write has succeeded.
+    /// Reads, computes and writes back `op`'s memory operand; atomically with LOCK. `f` may run several times, each
+    /// time from the flags of before; they are set when the write has succeeded.
     #[inline(always)]
     pub(crate) fn modify<T: Word, R>(&mut self, op: &Op, f: impl Fn(&mut Flags, T) -> (T, R)) -> Exec<R> {
         let lin = self.address(op, T::SIZE, true)?;
@@ -277,8 +277,8 @@ impl Cpu {
             self.wrote(page);
             return Ok(r);
         }
-        // Across pages or to a device: both pages are probed before the first byte, then a read and a write. LOCK across pages
-        // excludes other such accesses of the partition, not plain ones.
+        // Across pages or to a device: both pages are probed before the first byte, then a read and a write. LOCK
+        // across pages excludes other such accesses of the partition, not plain ones.
         let shared = std::sync::Arc::clone(&self.shared);
         let _excluded = lock.then(|| shared.split_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         self.probe(lin, T::SIZE, true)?;

@@ -1,12 +1,12 @@
 //! The software TLB and the page walk.
 //!
-//! The TLB has one direct-mapped table for each way of looking at memory: as user code, as the supervisor, as the supervisor
-//! with SMAP lifted, and one that is never filled, for accesses that need a closer look each time. An entry holds a tag for
-//! reads, one for writes and what to add to a linear address to get the host's; so the fast path is one subtraction and
-//! one comparison, which finds the page and an access that leaves it at once.
+//! The TLB has one direct-mapped table for each way of looking at memory: as user code, as the supervisor, as the
+//! supervisor with SMAP lifted, and one that is never filled, for accesses that need a closer look each time. An entry
+//! holds a tag for reads, one for writes and what to add to a linear address to get the host's; so the fast path is
+//! one subtraction and one comparison, which finds the page and an access that leaves it at once.
 //!
-//! A write tag is a right to write silently: it is there only when the page's D bit is set, the page holds no decoded code and
-//! is not watched (see `memory::PageFlags`).
+//! A write tag is a right to write silently: it is there only when the page's D bit is set, the page holds no decoded
+//! code and is not watched (see `memory::PageFlags`).
 
 use memory::{Gpa, Kind};
 use x86::bits::{cr0, cr4, efer, pfec, pte, rflags, vector};
@@ -104,8 +104,8 @@ pub(crate) struct Mmu {
     large: (u64, u64),
     /// Counts flushes; what depends on translations of code is valid for one epoch only.
     pub(crate) epoch: u64,
-    /// The same for global pages of the upper half of the address space, which most flushes leave alone. Told from `epoch`
-    /// by [`GLOBAL_EPOCH`].
+    /// The same for global pages of the upper half of the address space, which most flushes leave alone. Told from
+    /// `epoch` by [`GLOBAL_EPOCH`].
     pub(crate) global_epoch: u64,
     /// The page-directory-pointer registers of PAE paging.
     pub(crate) pdptes: [u64; 4],

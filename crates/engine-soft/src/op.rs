@@ -13,14 +13,15 @@ pub(crate) struct Op {
     pub(crate) run: Handler,
     /// RIP of the next instruction, wrapped to the code size.
     pub(crate) next: u64,
-    /// The immediate, sign- or zero-extended as the instruction has it; or the target of a direct branch; or, for an instruction
-    /// that runs on the host's unit, the address of its thunk.
+    /// The immediate, sign- or zero-extended as the instruction has it; or the target of a direct branch; or, for an
+    /// instruction that runs on the host's unit, the address of its thunk.
     pub(crate) imm: u64,
     /// The displacement, sign-extended; for RIP-relative operands the whole address.
     pub(crate) disp: u64,
     /// The length of the instruction in bytes.
     pub(crate) len: u8,
-    /// The destination register: 0 to 15, for the high bytes AH, CH, DH, BH [`HIGH_BYTE`] + 0 to 3; segment registers as in `sreg`.
+    /// The destination register: 0 to 15, for the high bytes AH, CH, DH, BH [`HIGH_BYTE`] + 0 to 3; segment registers
+    /// as in `sreg`.
     pub(crate) dst: u8,
     /// The source register, as `dst`.
     pub(crate) src: u8,

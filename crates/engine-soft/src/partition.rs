@@ -151,8 +151,8 @@ impl DirtyLog for Shared {
                 }
             }
         }
-        // Pages that are written silently have to report again: all rights to that are withdrawn after the flags are clear, and
-        // what was written in between is in the pages the caller is about to read.
+        // Pages that are written silently have to report again: all rights to that are withdrawn after the flags are
+        // clear, and what was written in between is in the pages the caller is about to read.
         self.slots.iter().for_each(|slot| slot.post(Pending::SHOOTDOWN));
         for slot in &self.slots {
             while slot.in_guest.load(Ordering::SeqCst) && slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0

@@ -129,7 +129,8 @@ impl Slot {
         }
     }
 
-    /// INIT forgets what came before it; a start-up IPI that follows at once must not be lost, so not when it is served.
+    /// INIT forgets what came before it; a start-up IPI that follows at once must not be lost, so not when it is
+    /// served.
     pub(crate) fn post_init(&self) {
         self.clear(Pending::SIPI | Pending::NMI);
         self.post(Pending::INIT);

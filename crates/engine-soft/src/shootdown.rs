@@ -7,8 +7,8 @@ use crate::cpu::Cpu;
 use crate::pending::Pending;
 
 impl Cpu {
-    /// Makes `page` a code page and gives its generation: what is read after this returns and changes later, changes with a bump
-    /// of that generation.
+    /// Makes `page` a code page and gives its generation: what is read after this returns and changes later, changes
+    /// with a bump of that generation.
     pub(crate) fn guard_code(&mut self, page: usize) -> u32 {
         loop {
             self.make_code(page);

@@ -22,8 +22,8 @@ pub(crate) struct SoftVcpu {
     pub(crate) cpu: Box<Cpu>,
 }
 
-// SAFETY: the raw pointers in a CPU lead into its own blocks, into guest memory, which lives as long as `shared`, and, during a run
-// only, to the machine's `CpuIo`, which is `Sync`.
+// SAFETY: the raw pointers in a CPU lead into its own blocks, into guest memory, which lives as long as `shared`, and,
+// during a run only, to the machine's `CpuIo`, which is `Sync`.
 unsafe impl Send for SoftVcpu {}
 
 impl SoftVcpu {

@@ -123,8 +123,8 @@ impl Clock {
         }
     }
 
-    /// Moves the virtual time of a clock that stands still on by `by`, ringing the alarms on the way on this thread, each
-    /// at its own time: a run without chance, for tests. No effect on a clock that runs.
+    /// Moves the virtual time of a clock that stands still on by `by`, ringing the alarms on the way on this thread,
+    /// each at its own time: a run without chance, for tests. No effect on a clock that runs.
     pub fn advance(&self, by: Duration) {
         let end = self.now() + by;
         loop {

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 /// What is known of each page of guest RAM, by its index in the reservation.
 ///
 /// The protocol for decoded code. A page becomes a code page in two steps: [`PageFlags::arm_code`] lets nobody take a
-/// new right to write it silently and tells whether somebody has one; when those rights are gone, [`PageFlags::set_code`].
-/// Only then does the engine read the bytes that it decodes, with [`PageFlags::generation`] before them. Whoever writes to a
-/// page calls [`PageFlags::written`] *after* the write, which bumps the generation of a code page: decoded code whose
-/// generation is not the page's has to be looked at again.
+/// new right to write it silently and tells whether somebody has one; when those rights are gone,
+/// [`PageFlags::set_code`]. Only then does the engine read the bytes that it decodes, with [`PageFlags::generation`]
+/// before them. Whoever writes to a page calls [`PageFlags::written`] *after* the write, which bumps the generation of
+/// a code page: decoded code whose generation is not the page's has to be looked at again.
 pub struct PageFlags {
     flags: Box<[AtomicU8]>,
     generations: Box<[AtomicU32]>,
@@ -59,8 +59,8 @@ impl PageFlags {
         self.flags[index].load(Ordering::SeqCst) & ARMED != 0
     }
 
-    /// First step to a code page: refuses silent writes from now on. Returns whether some vCPU may still have a right to
-    /// them, which the caller then has dropped before [`PageFlags::set_code`].
+    /// First step to a code page: refuses silent writes from now on. Returns whether some vCPU may still have a right
+    /// to them, which the caller then has dropped before [`PageFlags::set_code`].
     pub fn arm_code(&self, index: usize) -> bool {
         self.flags[index].fetch_or(ARMED, Ordering::SeqCst) & WRITE_CACHED != 0
     }
@@ -78,8 +78,8 @@ impl PageFlags {
         self.generations[index].fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Asks for the right to write page `index` silently; the page counts as dirty from now on. Refused (`false`) for a page
-    /// that holds code.
+    /// Asks for the right to write page `index` silently; the page counts as dirty from now on. Refused (`false`) for
+    /// a page that holds code.
     #[must_use]
     pub fn cache_write(&self, index: usize) -> bool {
         let set = |flags: u8| (flags & ARMED == 0).then_some(flags | DIRTY | WRITE_CACHED);

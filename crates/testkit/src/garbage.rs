@@ -45,10 +45,10 @@ impl Random {
     }
 }
 
-/// Runs a guest whose mode, registers and tables come from `seed` and whose code is `code`, for at most `blocks` blocks.
+/// Runs a guest whose mode, registers and tables come from `seed` and whose code is `code`, for at most `blocks`
+/// blocks.
 ///
-/// # Errors
-/// Those of the engine in setting the guest up.
+/// # Errors Those of the engine in setting the guest up.
 pub fn run(seed: u64, code: &[u8], blocks: usize) -> engine::Result<End> {
     let mut random = Random(seed);
     let failed = |e: memory::Error| engine::Error::Internal(e.to_string());

@@ -82,7 +82,8 @@ impl Format {
         out
     }
 
-    /// The pointers as linear addresses: offsets are kept, and code rarely changes its segment between an instruction and its handler.
+    /// The pointers as linear addresses: offsets are kept, and code rarely changes its segment between an instruction
+    /// and its handler.
     fn linear(self, cpu: &Cpu, fip: u32, fdp: u32) -> (u32, u32) {
         let add = |seg: usize, offset: u32| (cpu.seg[seg].base as u32).wrapping_add(offset) & 0xf_ffff;
         (if fip == 0 { 0 } else { add(sreg::CS, fip) }, if fdp == 0 { 0 } else { add(sreg::DS, fdp) })

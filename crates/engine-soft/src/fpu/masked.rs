@@ -128,8 +128,8 @@ impl Cpu {
         Ok(addresses)
     }
 
-    /// Stores the bytes of `data` whose byte in `mask` has its sign bit set. Faults may come from the others too (SDM vol. 2, MASKMOVDQU):
-    /// as on CPUs, all of the operand has to be writable.
+    /// Stores the bytes of `data` whose byte in `mask` has its sign bit set. Faults may come from the others too (SDM
+    /// vol. 2, MASKMOVDQU): as on CPUs, all of the operand has to be writable.
     fn store_bytes(&mut self, op: &Op, data: &[u8], mask: &[u8]) -> Exec {
         let size = data.len() as u64;
         let lin = self.address(op, size, true)?;
@@ -190,7 +190,8 @@ impl Cpu {
     }
 }
 
-/// Elements are loaded in order; each that is done clears its mask, so that a fault can be resumed (SDM vol. 2, VGATHERDPS).
+/// Elements are loaded in order; each that is done clears its mask, so that a fault can be resumed (SDM vol. 2,
+/// VGATHERDPS).
 fn gather(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_gate(Gate::Avx)?;
     let Elements { size, index_size, count } = Elements::of(op);

@@ -1,9 +1,9 @@
 //! x87, MMX, SSE and AVX: exact because they run on the host's own unit.
 //!
-//! Each form of an instruction becomes a *thunk*: a few host instructions that load the operands, run the instruction itself and store what
-//! it has written ([`thunk`], kept in [`arena`]). Vector registers live in [`state::Fpu`]; the x87 registers live in the host's own while a
-//! vCPU runs, which no Rust code disturbs. What moves whole states ([`xsave`], [`env`]) and what touches memory by elements
-//! ([`masked`]) is plain code.
+//! Each form of an instruction becomes a *thunk*: a few host instructions that load the operands, run the instruction
+//! itself and store what it has written ([`thunk`], kept in [`arena`]). Vector registers live in [`state::Fpu`]; the
+//! x87 registers live in the host's own while a vCPU runs, which no Rust code disturbs. What moves whole states
+//! ([`xsave`], [`env`]) and what touches memory by elements ([`masked`]) is plain code.
 
 mod arena;
 mod bytes;

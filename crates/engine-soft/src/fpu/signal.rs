@@ -24,7 +24,8 @@ pub(crate) fn catch_fpe(code: Range<usize>, exit: usize) -> io::Result<()> {
 }
 
 extern "C" fn on_fpe(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: with SA_SIGINFO the kernel gives a ucontext; only plain loads and stores here, and a call that is safe in handlers.
+    // SAFETY: with SA_SIGINFO the kernel gives a ucontext; only plain loads and stores here, and a call that is safe
+    // in handlers.
     unsafe {
         let context = &mut *context.cast::<libc::ucontext_t>();
         let rip = &mut context.uc_mcontext.gregs[libc::REG_RIP as usize];

@@ -133,7 +133,8 @@ impl Fpu {
         if self.resident {
             self.park();
         }
-        // FNINIT leaves the data registers as they are; only the tags say that they are empty. The image has them in the order of the stack.
+        // FNINIT leaves the data registers as they are; only the tags say that they are empty. The image has them in
+        // the order of the stack.
         image[32..].copy_from_slice(&self.x87[32..160]);
         image[32..].rotate_right(16 * usize::from(self.x87[3] >> 3 & 7));
         self.set_x87_image(&image);
@@ -147,7 +148,8 @@ impl Fpu {
         }
     }
 
-    /// What every MMX instruction does to the x87 state: the top is register 0 and no register is empty (SDM vol. 1, 9.5.1).
+    /// What every MMX instruction does to the x87 state: the top is register 0 and no register is empty (SDM vol. 1,
+    /// 9.5.1).
     #[cold]
     pub(crate) fn enter_mmx(&mut self) {
         let mut image = self.x87_image();
@@ -161,8 +163,8 @@ impl Fpu {
 
     #[cold]
     fn bring_in(&mut self) {
-        // SAFETY: a valid image, aligned to 64; MXCSR in it is the default, which is the host's. The vector registers are
-        // declared clobbered, and no Rust code uses the x87 ones.
+        // SAFETY: a valid image, aligned to 64; MXCSR in it is the default, which is the host's. The vector registers
+        // are declared clobbered, and no Rust code uses the x87 ones.
         unsafe {
             asm!("fxrstor64 [{}]", in(reg) self.x87.as_ptr(), options(nostack),
                 out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
@@ -174,7 +176,8 @@ impl Fpu {
     /// Takes the x87 state out of the host's registers.
     pub(crate) fn park(&mut self) {
         if self.resident {
-            // SAFETY: `x87` has the size and alignment that FXSAVE wants. FNINIT leaves the host's unit as a new thread has it.
+            // SAFETY: `x87` has the size and alignment that FXSAVE wants. FNINIT leaves the host's unit as a new
+            // thread has it.
             unsafe { asm!("fxsave64 [{}]", "fninit", in(reg) self.x87.as_mut_ptr(), options(nostack)) };
             self.resident = false;
         }

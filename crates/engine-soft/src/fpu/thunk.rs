@@ -1,10 +1,11 @@
 //! How a thunk is made.
 //!
-//! A thunk is called as `extern "C" fn(fpu, mem, regs, p0, p1, p2) -> u64`: `mem` points to the memory operand, `p0` to `p2` to where the register
-//! operands are kept, in the order of the instruction; a fourth one is in `Fpu::fourth`. The instruction runs with its vector operands in
-//! host registers 1 to 4 (0 is for the implicit XMM0), general-purpose ones in RAX and R10, and its memory operand at [RSI]. So there is
-//! one thunk for each form and immediate, whatever the registers are. ST(i) and MMi stay as they are: the host's
-//! registers are the guest's. The result is 0, or 1 if the instruction has raised an unmasked SIMD exception.
+//! A thunk is called as `extern "C" fn(fpu, mem, regs, p0, p1, p2) -> u64`: `mem` points to the memory operand, `p0`
+//! to `p2` to where the register operands are kept, in the order of the instruction; a fourth one is in `Fpu::fourth`.
+//! The instruction runs with its vector operands in host registers 1 to 4 (0 is for the implicit XMM0),
+//! general-purpose ones in RAX and R10, and its memory operand at [RSI]. So there is one thunk for each form and
+//! immediate, whatever the registers are. ST(i) and MMi stay as they are: the host's registers are the guest's. The
+//! result is 0, or 1 if the instruction has raised an unmasked SIMD exception.
 
 use std::mem::offset_of;
 
@@ -129,8 +130,8 @@ fn is_sse(instruction: &Instruction) -> bool {
     })
 }
 
-/// Whether the memory operand has to be aligned: 16 bytes in the legacy encoding, but for the instructions that exist to be unaligned; with
-/// VEX only the moves that exist to be aligned (SDM vol. 1, 14.9).
+/// Whether the memory operand has to be aligned: 16 bytes in the legacy encoding, but for the instructions that exist
+/// to be unaligned; with VEX only the moves that exist to be aligned (SDM vol. 1, 14.9).
 fn is_aligned(instruction: &Instruction, size: u8) -> bool {
     use Mnemonic as M;
     match instruction.encoding() {
@@ -205,7 +206,8 @@ pub(crate) fn fault_exit() -> Option<Vec<u8>> {
     a.assemble(0).ok()
 }
 
-/// The form of `instruction` that a thunk runs, with the operands where thunks have them; the key to find the thunk again comes first.
+/// The form of `instruction` that a thunk runs, with the operands where thunks have them; the key to find the thunk
+/// again comes first.
 pub(crate) fn normalized(instruction: &Instruction) -> Option<(Vec<u8>, Instruction)> {
     let mut plain = *instruction;
     for (slot, (i, register)) in slots(instruction).enumerate() {
@@ -275,7 +277,8 @@ fn assemble(instruction: &Instruction, plain: &Instruction, shape: Shape) -> Res
     let implicit_xmm0 = matches!(instruction.mnemonic(), M::Blendvps | M::Blendvpd | M::Pblendvb | M::Sha256rnds2);
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(instruction);
-    // Pointers: the general-purpose registers in R11, the operands in RCX, R8, R9 and R10 or, where that is an operand, in `Fpu`.
+    // Pointers: the general-purpose registers in R11, the operands in RCX, R8, R9 and R10 or, where that is an
+    // operand, in `Fpu`.
     a.mov(r11, rdx)?;
     if mxcsr {
         a.stmxcsr(dword_ptr(rdi + HOST_MXCSR))?;

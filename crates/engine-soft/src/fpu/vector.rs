@@ -70,8 +70,8 @@ impl Cpu {
             // Only the status flags: the host's trap and direction flags are not the guest's.
             self.fpu.flags = self.flags.bits() | rflags::ONE | rflags::IF;
         }
-        // SAFETY: the thunk keeps to the calling convention; `mem` points to as many bytes as the instruction accesses, and the others to
-        // registers of this CPU.
+        // SAFETY: the thunk keeps to the calling convention; `mem` points to as many bytes as the instruction
+        // accesses, and the others to registers of this CPU.
         let faulted = unsafe { (thunk.entry)(&raw mut self.fpu, mem, self.regs.as_mut_ptr(), p0, p1, p2) };
         if faulted != 0 {
             // SDM vol. 3A, 6.15, interrupt 19.

@@ -101,7 +101,8 @@ impl Pieces {
 }
 
 impl Fpu {
-    /// The components that are not in their initial configuration (SDM vol. 1, 13.6), of XMM0 and so on only the first `registers`.
+    /// The components that are not in their initial configuration (SDM vol. 1, 13.6), of XMM0 and so on only the first
+    /// `registers`.
     fn in_use(&mut self, registers: usize) -> u64 {
         let image = self.x87_image();
         let initial = image[..2] == 0x37fu16.to_le_bytes() && image[2..24].iter().chain(&image[32..]).all(|b| *b == 0);
@@ -287,7 +288,8 @@ fn xrstor(cpu: &mut Cpu, op: &Op) -> Exec {
     if with_mxcsr && value & !mxcsr::WRITABLE != 0 {
         return Err(cpu.gp(0));
     }
-    // As on CPUs, all of the area that is asked for has to be there, though some of it may be in its initial configuration.
+    // As on CPUs, all of the area that is asked for has to be there, though some of it may be in its initial
+    // configuration.
     if rfbm & xcr0::AVX != 0 && (!compacted || format & xcr0::AVX != 0) {
         let lin = cpu.area_address(op, AREA, 64, false)?;
         cpu.read_bytes(lin.wrapping_add(AVX as u64), &mut area[AVX..])?;

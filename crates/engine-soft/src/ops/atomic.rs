@@ -83,8 +83,8 @@ fn cmpxchg16b(cpu: &mut Cpu, op: &Op) -> Exec {
     let expected = (cpu.regs[reg::RAX], cpu.regs[reg::RDX]);
     let new = (cpu.regs[reg::RBX], cpu.regs[reg::RCX]);
     let old = match cpu.host_range(at, 16, true)? {
-        // SAFETY: the range is 16 bytes of guest RAM that may be written; guest pages are host pages, so it is aligned as
-        // the guest's address is.
+        // SAFETY: the range is 16 bytes of guest RAM that may be written; guest pages are host pages, so it is aligned
+        // as the guest's address is.
         Some(place) => unsafe { compare_exchange_16(place, expected, new) },
         None => {
             // No RAM that can be written in place: a page that holds code too, or a device.

@@ -50,8 +50,8 @@ fn jump_to<T: Word, S: Source>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-/// Pushes the return address and goes to `target`. The push comes first, as on processors: it is seen in memory even if the
-/// target is refused.
+/// Pushes the return address and goes to `target`. The push comes first, as on processors: it is seen in memory even
+/// if the target is refused.
 #[inline(always)]
 fn call_at<T: Word>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
     let rsp = cpu.regs[reg::RSP];

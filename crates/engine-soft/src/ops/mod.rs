@@ -1,4 +1,5 @@
-//! The integer instructions of user-level code: what each does, as handlers that are specialised by operand width and form.
+//! The integer instructions of user-level code: what each does, as handlers that are specialised by operand width and
+//! form.
 //!
 //! The source is the *Intel 64 and IA-32 Architectures Software Developer's Manual*, volume 2.
 

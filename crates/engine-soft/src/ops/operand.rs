@@ -31,7 +31,8 @@ pub(super) trait Place {
     /// Overwrites it.
     fn put<T: Word>(cpu: &mut Cpu, op: &Op, value: T) -> Exec;
 
-    /// Replaces the value and the flags by what `f` makes of them; atomically if it is memory and the instruction has LOCK.
+    /// Replaces the value and the flags by what `f` makes of them; atomically if it is memory and the instruction has
+    /// LOCK.
     fn update<T: Word, R>(cpu: &mut Cpu, op: &Op, f: impl Fn(&mut Flags, T) -> (T, R)) -> Exec<R>;
 }
 

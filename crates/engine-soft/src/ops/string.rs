@@ -1,7 +1,7 @@
 //! MOVS, STOS, LODS, CMPS and SCAS, with and without a repeat prefix.
 //!
-//! A repeated instruction can be interrupted between elements: the registers always say how far it has come, and running it
-//! again goes on from there (SDM vol. 2, REP).
+//! A repeated instruction can be interrupted between elements: the registers always say how far it has come, and
+//! running it again goes on from there (SDM vol. 2, REP).
 
 use iced_x86::{CodeSize as CodeBits, Instruction, Mnemonic, OpKind, Register};
 use x86::bits::rflags;
@@ -54,7 +54,8 @@ pub(super) trait Element {
     /// Whether the instruction ends early by ZF: CMPS and SCAS.
     const COMPARES: bool;
 
-    /// The registers whose upper halves a repetition with 32-bit addresses clears in 64-bit mode, whatever it does else.
+    /// The registers whose upper halves a repetition with 32-bit addresses clears in 64-bit mode, whatever it does
+    /// else.
     const CUTS: &[u8] = &[CX];
 
     /// Does one element and moves the index registers; on `Err` nothing has changed.
@@ -242,8 +243,8 @@ fn repeat<E: Element, T: Word, A: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
             return Ok(());
         }
         since_look += done.elements;
-        // A write to the code that runs, a watched address and a waiting interrupt all have to be seen in time: the run loop looks
-        // at them, and no instruction runs for longer than a batch.
+        // A write to the code that runs, a watched address and a waiting interrupt all have to be seen in time: the
+        // run loop looks at them, and no instruction runs for longer than a batch.
         if single_step || since_look >= BATCH {
             if done.elements < left {
                 interrupt(cpu, op);

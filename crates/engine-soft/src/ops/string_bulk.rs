@@ -25,8 +25,8 @@ struct Stretch {
     elements: u64,
 }
 
-/// How many elements from `seg`:`index` on lie in one page, in the segment and before the index register wraps, at most `limit`;
-/// `None` if not even one does.
+/// How many elements from `seg`:`index` on lie in one page, in the segment and before the index register wraps, at
+/// most `limit`; `None` if not even one does.
 fn stretch<T: Word, A: Word>(cpu: &mut Cpu, seg: usize, index: u8, limit: u64, write: bool) -> Option<Stretch> {
     let offset = A::get(cpu, index).to_u64();
     let highest = A::from_u64(!0).to_u64();
@@ -71,10 +71,10 @@ impl CopyString {
     }
 }
 
-/// Copies as a loop over elements of ascending address does, which repeats a pattern if the target begins inside the source.
+/// Copies as a loop over elements of ascending address does, which repeats a pattern if the target begins inside the
+/// source.
 ///
-/// # Safety
-/// Both ranges of `length` bytes, a multiple of the element size, must be valid; they may overlap.
+/// # Safety Both ranges of `length` bytes, a multiple of the element size, must be valid; they may overlap.
 unsafe fn copy_forward<T: Word>(source: *const u8, target: *mut u8, length: usize) {
     let distance = (target as usize).wrapping_sub(source as usize);
     if distance >= length || distance == 0 {

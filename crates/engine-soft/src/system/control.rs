@@ -119,7 +119,8 @@ impl Cpu {
         Ok(())
     }
 
-    /// Loads the page-directory-pointer registers of PAE paging from `cr3` (SDM vol. 3A, 4.4.1). #GP(0) for reserved bits.
+    /// Loads the page-directory-pointer registers of PAE paging from `cr3` (SDM vol. 3A, 4.4.1). #GP(0) for reserved
+    /// bits.
     pub(crate) fn load_pdptes(&mut self, cr3: u64) -> Exec {
         const RESERVED: u64 = !PHYS_MASK | 0x1e6;
         let mut entries = [0; 4];

@@ -6,8 +6,8 @@ use x86::bits::vector;
 use crate::cpu::{Cpu, Exec};
 use crate::mmu::is_canonical;
 
-/// The types of system descriptors (SDM vol. 3A, table 3-2). In long mode only LDT, the TSS types of 32 bits and the 32-bit gates
-/// exist, and mean their 64-bit forms.
+/// The types of system descriptors (SDM vol. 3A, table 3-2). In long mode only LDT, the TSS types of 32 bits and the
+/// 32-bit gates exist, and mean their 64-bit forms.
 pub(super) mod kind {
     pub(in crate::system) const TSS16: u8 = 1;
     pub(in crate::system) const LDT: u8 = 2;
@@ -126,7 +126,8 @@ pub(super) const fn code_of(selector: u16) -> u16 {
 }
 
 impl Cpu {
-    /// The linear address of the descriptor that `selector` names, if all `size` bytes of it lie within the table's limit.
+    /// The linear address of the descriptor that `selector` names, if all `size` bytes of it lie within the table's
+    /// limit.
     pub(super) fn descriptor_address(&self, selector: u16, size: u64) -> Option<u64> {
         let offset = u64::from(selector & !7);
         let (base, limit) = if selector & 4 == 0 {

@@ -1,4 +1,5 @@
-//! A stack that may not be the current one yet: transfers of control push and pop through it and commit when nothing can fail any more.
+//! A stack that may not be the current one yet: transfers of control push and pop through it and commit when nothing
+//! can fail any more.
 
 use x86::Segment;
 use x86::bits::vector;

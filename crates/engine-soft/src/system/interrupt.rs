@@ -18,8 +18,8 @@ const CODE_EXT: u32 = 1;
 const DR7_GD: u64 = 1 << 13;
 
 impl Cpu {
-    /// Delivers an interrupt, an exception or a software interrupt; RIP is what the handler is to return to. On `Err` nothing has
-    /// changed but memory beyond the top of a stack, and the exception that came up is in `fault`.
+    /// Delivers an interrupt, an exception or a software interrupt; RIP is what the handler is to return to. On `Err`
+    /// nothing has changed but memory beyond the top of a stack, and the exception that came up is in `fault`.
     pub(crate) fn deliver(&mut self, event: Event) -> Exec {
         let flags = self.rflags();
         self.deliver_with(event, flags)
@@ -286,8 +286,8 @@ impl Cpu {
         Ok(Frame::inner(ss, sp, cpl))
     }
 
-    /// INT n in virtual-8086 mode with CR4.VME: the redirection bitmap below the I/O bitmap decides (SDM vol. 3B, 21.3). `None`: the
-    /// protected-mode handler is to be used.
+    /// INT n in virtual-8086 mode with CR4.VME: the redirection bitmap below the I/O bitmap decides (SDM vol. 3B,
+    /// 21.3). `None`: the protected-mode handler is to be used.
     fn redirected(&mut self, vector_number: u8) -> Exec<bool> {
         if self.tr.limit < 0x67 {
             return Err(self.gp(0));

@@ -12,7 +12,8 @@ use crate::op::{Handler, Op, has};
 const BATCH: u32 = 64;
 
 impl Cpu {
-    /// Whether the program may use `size` ports from `port`: IOPL, or else the bitmap in the TSS (SDM vol. 1, 19.5). #GP(0).
+    /// Whether the program may use `size` ports from `port`: IOPL, or else the bitmap in the TSS (SDM vol. 1, 19.5).
+    /// #GP(0).
     fn check_port(&mut self, port: u16, size: u64) -> Exec {
         if !self.protected() || self.cpl <= self.iopl() && !self.v86() {
             return Ok(());

@@ -1,4 +1,5 @@
-//! The system side of the CPU: segments, privilege, interrupts, tasks, control and model-specific registers, I/O (SDM vol. 3A).
+//! The system side of the CPU: segments, privilege, interrupts, tasks, control and model-specific registers, I/O (SDM
+//! vol. 3A).
 
 mod control;
 mod cpuid;

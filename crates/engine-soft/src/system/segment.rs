@@ -39,7 +39,8 @@ impl Cpu {
         self.access_descriptor(selector, d)
     }
 
-    /// Fetches and checks what SS is loaded with for privilege `cpl`. Bad ones raise `bad`, those that are not present #SS.
+    /// Fetches and checks what SS is loaded with for privilege `cpl`. Bad ones raise `bad`, those that are not present
+    /// #SS.
     pub(super) fn stack_segment(&mut self, selector: u16, cpl: u8, bad: u8) -> Exec<Segment> {
         if is_null(selector) {
             return Err(self.raise_code(bad, 0));

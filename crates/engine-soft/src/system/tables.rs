@@ -1,5 +1,5 @@
-//! Descriptor-table registers and questions about descriptors: LGDT, SGDT, LIDT, SIDT, LLDT, SLDT, LTR, STR, LAR, LSL, VERR, VERW, ARPL
-//! (SDM vol. 2).
+//! Descriptor-table registers and questions about descriptors: LGDT, SGDT, LIDT, SIDT, LLDT, SLDT, LTR, STR, LAR, LSL,
+//! VERR, VERW, ARPL (SDM vol. 2).
 
 use iced_x86::{Code, Instruction, Mnemonic};
 use x86::bits::vector;

@@ -96,8 +96,8 @@ impl Cpu {
         self.read_sys::<u16>(self.tr.base)
     }
 
-    /// Switches to the task whose TSS `selector` names. A fault on loading the new task's segments belongs to the new task: it is
-    /// delivered there, or given back if an event that is not an instruction's made the switch.
+    /// Switches to the task whose TSS `selector` names. A fault on loading the new task's segments belongs to the new
+    /// task: it is delivered there, or given back if an event that is not an instruction's made the switch.
     pub(super) fn switch_task(&mut self, selector: u16, switch: Switch) -> Exec {
         let d = self.task_descriptor(selector, switch)?;
         let base = d.base();

@@ -145,8 +145,8 @@ fn pci_root(dev: &mut Code, board: &Board, contents: &Contents) {
     dev.add(&Device::new("ISA_".into(), vec![&isa]));
 }
 
-/// Which interrupt each pin of each device on bus 0 reaches (6.2.13): an input of the I/O APIC, or through a link device
-/// the PIC.
+/// Which interrupt each pin of each device on bus 0 reaches (6.2.13): an input of the I/O APIC, or through a link
+/// device the PIC.
 fn routing(dev: &mut Code, board: &Board) {
     let (mut apic, mut pic) = (PackageBuilder::new(), PackageBuilder::new());
     for device in 0..32u8 {
@@ -177,8 +177,8 @@ fn link_name(pirq: u8) -> String {
     format!("LNK{}", char::from(b'A' + (pirq & 7)))
 }
 
-/// The interrupt router's link devices (6.2; Intel ICH9 data sheet, 13.1.12 and 13.1.15: registers from 60h and, where there
-/// are eight, from 68h; bit 7 for "not routed", bits 0 to 3 the ISA interrupt).
+/// The interrupt router's link devices (6.2; Intel ICH9 data sheet, 13.1.12 and 13.1.15: registers from 60h and, where
+/// there are eight, from 68h; bit 7 for "not routed", bits 0 to 3 the ISA interrupt).
 fn links(isa: &mut Code, board: &Board) {
     const NOT_ROUTED: u8 = 0x80;
     let register = |pirq: u8| [b'P', b'R', b'Q', b'A' + pirq];

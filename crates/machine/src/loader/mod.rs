@@ -100,8 +100,8 @@ impl Boot<'_> {
         Ok(at)
     }
 
-    /// Checks that the kernel's memory, up to `kernel_end`, and the initrd fit, and writes the initrd as high as `limit`
-    /// and RAM allow. Gives its address and length, zero without one.
+    /// Checks that the kernel's memory, up to `kernel_end`, and the initrd fit, and writes the initrd as high as
+    /// `limit` and RAM allow. Gives its address and length, zero without one.
     fn write_initrd(&self, kernel_end: u64, limit: u64) -> Result<(Gpa, u64), LoadError> {
         const MIB: u64 = 1 << 20;
         let len = self.initrd.map_or(0, |i| i.len() as u64);

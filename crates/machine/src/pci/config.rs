@@ -231,11 +231,10 @@ impl ConfigSpace {
         Ok(self)
     }
 
-    /// Adds a capability (PCI 3.0, 6.7): `body` follows the ID and the link, `writable` is the mask of its bits that the
-    /// guest writes. Returns its offset.
+    /// Adds a capability (PCI 3.0, 6.7): `body` follows the ID and the link, `writable` is the mask of its bits that
+    /// the guest writes. Returns its offset.
     ///
-    /// # Errors
-    /// [`ConfigError::Full`] when it does not fit below offset 256.
+    /// # Errors [`ConfigError::Full`] when it does not fit below offset 256.
     pub fn add_capability(&mut self, id: u8, body: &[u8], writable: &[u8]) -> Result<u8, ConfigError> {
         let (at, link) = self.capabilities;
         let end = (at + 2).saturating_add(body.len().max(writable.len())).next_multiple_of(4);
