@@ -164,14 +164,12 @@ impl Cpu {
         if let Some(block) = self.blocks.blocks.get(&key) {
             let block: *const Block = &raw const **block;
             // SAFETY: just found; nothing is freed before `remove` below.
-            let current = unsafe { (*block).is_current() };
-            // A block across pages also depends on where its second page is.
-            // SAFETY: as above.
-            let crosses = unsafe { (*block).source[1].is_some() };
-            // SAFETY: as above.
-            let within = self.is64() || self.within_limit(unsafe { &*block });
-            if !crosses && within && (current || self.revalidate(key)) {
-                return Ok(self.remember(context, block));
+            let (current, second, within) =
+                unsafe { ((*block).is_current(), (*block).source[1], self.is64() || self.within_limit(&*block)) };
+            match second {
+                None if within && (current || self.revalidate(key)) => return Ok(self.remember(context, block)),
+                Some(second) if within && current && self.is_there(lin, &second)? => return Ok(block),
+                _ => {}
             }
             if let Some(old) = self.blocks.blocks.remove(&key) {
                 self.blocks.ops -= old.ops.len();
@@ -199,6 +197,13 @@ impl Cpu {
             self.remember(context, block);
         }
         Ok(block)
+    }
+
+    /// Whether the second page of an instruction that starts at `lin` is still the one it was decoded from, unwritten. Such
+    /// blocks are looked up each time, since the epoch of one page says nothing of the other.
+    fn is_there(&mut self, lin: u64, second: &Source) -> Exec<bool> {
+        let phys = self.translate_fetch_at((lin | 0xfff).wrapping_add(1))?;
+        Ok(phys == second.phys && self.shared.memory.flags().generation(second.page) == second.generation)
     }
 
     fn remember(&mut self, context: u64, block: *const Block) -> *const Block {

@@ -103,7 +103,7 @@ impl Cpu {
         Ok((Block::new(decoded, &bytes, source), keep))
     }
 
-    fn translate_fetch_at(&mut self, lin: u64) -> Exec<u64> {
+    pub(crate) fn translate_fetch_at(&mut self, lin: u64) -> Exec<u64> {
         let lin = if self.long_mode() { lin } else { lin & 0xffff_ffff };
         self.translate_fetch(lin)
     }

@@ -9,6 +9,7 @@
 //! code and is not watched (see `memory::PageFlags`).
 
 use memory::{Gpa, Kind};
+use x86::Feature;
 use x86::bits::{cr0, cr4, efer, pfec, pte, rflags, vector};
 
 use crate::cpu::{Cpu, Exec, Raised, leave};
@@ -374,7 +375,8 @@ impl Cpu {
                     // The bits between PAT (12) and the page's size.
                     reserved |= ((1 << (12 + 9 * (level - 1))) - 1) & !0x1fff;
                 }
-                if level == 4 && entry & pte::PS != 0 {
+                let too_large = level == 4 || level == 3 && !self.model.has(Feature::Pdpe1gb);
+                if too_large && entry & pte::PS != 0 {
                     reserved |= pte::PS;
                 }
                 if entry & reserved != 0 {
