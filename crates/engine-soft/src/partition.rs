@@ -1,6 +1,6 @@
 //! A partition: what the vCPUs of one machine share.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use engine::{Clock, DirtyLog, EngineConfig, Error, MsiMessage, Partition, Result, Signal, Vcpu};
@@ -22,7 +22,6 @@ pub(crate) struct Shared {
     pub(crate) code_lock: Mutex<()>,
     /// Held by a LOCKed access across pages.
     pub(crate) split_lock: Mutex<()>,
-    dirty_logging: AtomicBool,
     /// Where the search for the lowest priority starts, so that equals take turns.
     turn: AtomicU32,
 }
@@ -49,7 +48,6 @@ impl SoftPartition {
             thunks,
             code_lock: Mutex::new(()),
             split_lock: Mutex::new(()),
-            dirty_logging: AtomicBool::new(false),
             turn: AtomicU32::new(0),
         });
         Ok(Self { shared, ceiling, taken: Mutex::new(vec![false; cfg.vcpus as usize]) })
@@ -134,13 +132,11 @@ impl Partition for SoftPartition {
 
 impl DirtyLog for Shared {
     fn start(&self) {
-        self.dirty_logging.store(true, Ordering::SeqCst);
         self.collect(&mut |_| {});
     }
 
-    fn stop(&self) {
-        self.dirty_logging.store(false, Ordering::SeqCst);
-    }
+    /// Nothing to do: pages tell that they are dirty whether somebody asks or not, for it costs nothing.
+    fn stop(&self) {}
 
     fn collect(&self, page: &mut dyn FnMut(u64)) {
         let mut dirty = Vec::new();
@@ -161,5 +157,42 @@ impl DirtyLog for Shared {
             }
         }
         dirty.into_iter().for_each(page);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{DirtyLog, EngineConfig, Vcpu};
+    use memory::{Gpa, GuestMemory, Kind, Region};
+    use x86::{CpuModel, CpuState, Segment};
+
+    use super::SoftPartition;
+
+    #[test]
+    fn the_dirty_log_tells_of_each_page_once_per_write() {
+        let mem = GuestMemory::new(&[Region { start: Gpa(0), len: 0x8000, kind: Kind::Ram }]).unwrap();
+        // Real mode: mov [bx], al; inc bx; jmp $-5, in page 1; BX goes through page 5.
+        mem.write(Gpa(0x1000), &[0x88, 0x07, 0x43, 0xeb, 0xfb]).unwrap();
+        let model = CpuModel::named("x86-64-v2").unwrap();
+        let config = EngineConfig { vcpus: 1, name: "test".into() };
+        let partition = SoftPartition::new(&config, &mem, model.clone()).unwrap();
+        let mut vcpu = partition.soft_vcpu(0, &model).unwrap();
+        let mut state = CpuState::power_on(0, model.signature());
+        state.seg = [Segment::real(0); 6];
+        state.rip = 0x1000;
+        state.gpr[3] = 0x5000;
+        vcpu.set_state(&state).unwrap();
+        let collect = || {
+            let mut pages = Vec::new();
+            partition.shared.collect(&mut |page| pages.push(page));
+            pages
+        };
+        partition.shared.start();
+        assert_eq!(collect(), []);
+        for _ in 0..3 {
+            assert_eq!(vcpu.cpu.run_blocks(100), None);
+            assert_eq!(collect(), [0x5000]);
+            assert_eq!(collect(), []);
+        }
     }
 }
