@@ -1,11 +1,13 @@
 //! What Husk needs of the host's operating system, behind safe interfaces.
 
+mod file;
 mod mapping;
 mod process;
 mod pty;
 mod signals;
 mod terminal;
 
+pub use file::open_at_once;
 pub use mapping::Mapping;
 pub use process::{memory_bytes, name_thread, online_cpus};
 pub use pty::Pty;

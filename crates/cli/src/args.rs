@@ -46,10 +46,10 @@ pub(crate) struct Run {
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) append: Option<String>,
     /// The amount of memory: 512M, 2G; a plain number counts MiB
-    #[arg(short, long, value_name = "SIZE", default_value = "512M", value_parser = crate::size::parse)]
+    #[arg(short, long, value_name = "SIZE", default_value = "512M", allow_negative_numbers = true, value_parser = crate::size::parse)]
     pub(crate) memory: u64,
     /// The number of virtual CPUs
-    #[arg(short, long, value_name = "N", default_value = "1", value_parser = values::cpus)]
+    #[arg(short, long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = values::cpus)]
     pub(crate) cpus: u32,
     /// The CPU model
     #[arg(long, value_name = "MODEL", default_value = vm::DEFAULT_CPU_MODEL, value_parser = values::cpu_model)]
@@ -109,6 +109,10 @@ Keys, when standard input is a terminal:
   Ctrl-A s       show what the engine has counted
   Ctrl-A h       show these keys
   Ctrl-A Ctrl-A  send Ctrl-A
+
+Environment:
+  HUSK_GUEST  the folder of the default guest: a kernel, vmlinuz, and its initial RAM disk, initrd
+  RUST_LOG    what to log when neither --log nor -v says so
 
 Exit codes:
   0        the guest has powered itself off, the user has stopped it, or it has rebooted with --reboot exit

@@ -1,8 +1,8 @@
 //! Why the command has failed: one line and an exit code.
 
-use std::fmt;
+use std::{fmt, io};
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// The exit code for input that cannot work.
 pub(crate) const BAD_INPUT: u8 = 2;
@@ -26,6 +26,11 @@ impl Failure {
     /// A failure that is not the input's.
     pub(crate) fn internal(what: impl fmt::Display) -> Self {
         Self::new(what.to_string(), INTERNAL)
+    }
+
+    /// Standard output takes no more.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        Self::internal(format!("standard output: {}; redirect it elsewhere", cause(error)))
     }
 
     pub(crate) fn new(text: impl Into<String>, code: u8) -> Self {
@@ -59,10 +64,19 @@ impl Failure {
                 );
             }
         }
+        if let (ErrorKind::MissingRequiredArgument, Some(missing)) = (error.kind(), text(ContextKind::InvalidArg)) {
+            return Self::input(missing, "it is missing", "see 'husk --help'");
+        }
         let whole = error.render().to_string();
         let first = whole.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         Self::new(format!("{}; see 'husk --help'", first.trim_end_matches(':')), BAD_INPUT)
     }
+}
+
+/// An error of the operating system without its number.
+pub(crate) fn cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 impl fmt::Display for Failure {
@@ -85,6 +99,9 @@ mod tests {
         assert_eq!(usage(&["husk", "run", "--cpus", "0"]), "--cpus 0: a machine needs a CPU; give it 1 or more");
         assert_eq!(usage(&["husk", "run", "--engine", "x"]), "--engine x: there is no such value; take one of soft");
         assert_eq!(usage(&["husk", "run", "--what"]), "unexpected argument '--what' found; see 'husk --help'");
+        assert_eq!(usage(&["husk", "run", "-m", "-1"]), "--memory -1: not a size; write it like 512M or 2G");
+        assert_eq!(usage(&["husk", "run", "-c", "-1"]), "--cpus -1: not a number of CPUs; give it 1 or more");
+        assert_eq!(usage(&["husk", "completions"]), "<SHELL>: it is missing; see 'husk --help'");
         assert_eq!(Failure::input("a\nb", "c", "d").to_string(), "a b: c; d");
     }
 }

@@ -33,12 +33,12 @@ pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if !error.use_stderr() => {
-            // Help and version; a reader that has gone away has seen enough.
-            let _ = error.print();
-            return ExitCode::SUCCESS;
+            // Help and version.
+            let shown = error.print().and_then(|()| std::io::stdout().flush());
+            return printed(shown).unwrap_or_else(|failure| report(&failure));
         }
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // As above.
+            // With standard error gone there is nobody to tell.
             let _ = error.print();
             return ExitCode::from(failure::BAD_INPUT);
         }
@@ -50,15 +50,26 @@ pub fn main() -> ExitCode {
     let result = match args.verb {
         Verb::Run(run) => run::run(*run),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut command(), "husk", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut command(), "husk", &mut text);
+            print(&text)
         }
-        Verb::Version => {
-            let _ = writeln!(std::io::stdout(), "husk {}", env!("CARGO_PKG_VERSION"));
-            Ok(ExitCode::SUCCESS)
-        }
+        Verb::Version => print(concat!("husk ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
     };
     result.unwrap_or_else(|failure| report(&failure))
+}
+
+fn print(text: &[u8]) -> Result<ExitCode, Failure> {
+    let mut stdout = std::io::stdout().lock();
+    printed(stdout.write_all(text).and_then(|()| stdout.flush()))
+}
+
+/// What became of a text for standard output. A reader that has gone away has seen enough.
+fn printed(result: std::io::Result<()>) -> Result<ExitCode, Failure> {
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::output(&error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn report(failure: &Failure) -> ExitCode {

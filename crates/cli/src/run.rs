@@ -14,7 +14,7 @@ use vm::{CharOut, Config, Cpus, Outcome, Payload, Supplies, Vm};
 use crate::args::Run;
 use crate::console::{self, Output};
 use crate::default_guest;
-use crate::failure::{BAD_INPUT, Failure, INTERNAL};
+use crate::failure::{BAD_INPUT, Failure, INTERNAL, cause};
 use crate::size;
 use crate::values::{Destination, EngineName};
 
@@ -25,18 +25,26 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// SIGPIPE, which never comes as a signal.
 const SIGPIPE: i32 = 13;
 
-/// What has ended the run from outside: the number of a signal.
-type Signalled = Arc<Mutex<Option<i32>>>;
+/// What has ended the run from outside.
+enum Cause {
+    /// A signal, by its number.
+    Signal(i32),
+    /// Standard output takes no more.
+    Output(Failure),
+}
+
+/// What has ended the run from outside, if something has.
+type Ended = Arc<Mutex<Option<Cause>>>;
 
 pub(crate) fn run(args: Run) -> Result<ExitCode, Failure> {
     base::name_thread(&args.name);
-    let signalled = Signalled::default();
+    let ended = Ended::default();
     let running = Arc::<OnceLock<Arc<Vm>>>::default();
-    let output = output(&running, &signalled)?;
+    let output = output(&running, &ended)?;
     let vm = Arc::new(build(&args, &output)?);
     // Set once, here.
     let _ = running.set(Arc::clone(&vm));
-    listen_to_signals(&vm, &output, &signalled)?;
+    listen_to_signals(&vm, &output, &ended)?;
 
     let first_stdio = serial_ports(&args).iter().position(|port| *port == Destination::Stdio);
     let raw = if first_stdio.is_some() { enter_raw_mode()? } else { None };
@@ -54,8 +62,8 @@ pub(crate) fn run(args: Run) -> Result<ExitCode, Failure> {
         // With standard error gone there is nobody to tell.
         let _ = io::stderr().write_all(console::show_stats(&vm).as_bytes());
     }
-    let signal = *signalled.lock().unwrap_or_else(PoisonError::into_inner);
-    tell(&args.name, outcome, signal)
+    let cause = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+    tell(&args.name, outcome, cause)
 }
 
 fn serial_ports(args: &Run) -> &[Destination] {
@@ -123,16 +131,10 @@ fn failure(error: &vm::Error) -> Failure {
 
 fn open(what: &str, path: &Path) -> Result<Payload, Failure> {
     let name = format!("{what} {}", path.display());
-    match File::open(path) {
+    match base::open_at_once(path) {
         Ok(file) => Ok(Payload::file(name, file)),
         Err(error) => Err(Failure::input(name, cause(&error), "check the path and its permissions")),
     }
-}
-
-/// An error of the operating system without its number.
-fn cause(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 fn engine(names: &[EngineName]) -> Result<Arc<dyn engine::Engine>, Failure> {
@@ -162,17 +164,19 @@ fn destination(to: &Destination, output: &Arc<Output>) -> Result<Box<dyn CharOut
     }
 }
 
-fn output(running: &Arc<OnceLock<Arc<Vm>>>, signalled: &Signalled) -> Result<Arc<Output>, Failure> {
-    let (running, signalled) = (Arc::clone(running), Arc::clone(signalled));
-    // A reader that has gone away ends the VM, as SIGPIPE ends other commands.
+fn output(running: &Arc<OnceLock<Arc<Vm>>>, ended: &Ended) -> Result<Arc<Output>, Failure> {
+    let (running, ended) = (Arc::clone(running), Arc::clone(ended));
     let gone = move |error: io::Error| {
         tracing::info!("standard output: {error}; the VM is stopped");
-        signalled.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(SIGPIPE);
+        // A reader that has gone away ends the VM, as SIGPIPE ends other commands.
+        let gone_away = error.kind() == io::ErrorKind::BrokenPipe;
+        let cause = if gone_away { Cause::Signal(SIGPIPE) } else { Cause::Output(Failure::output(&error)) };
+        ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(cause);
         if let Some(vm) = running.get() {
             vm.power_off();
         }
     };
-    let refused = |e: io::Error| Failure::internal(format!("standard output: {}; redirect it elsewhere", cause(&e)));
+    let refused = |e: io::Error| Failure::output(&e);
     let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(refused)?;
     Output::start(File::from(stdout), gone).map_err(refused)
 }
@@ -190,10 +194,10 @@ fn enter_raw_mode() -> Result<Option<RawMode>, Failure> {
     RawMode::enter(io::stdin()).map_err(|e| Failure::internal(format!("terminal: {}; use a pipe instead", cause(&e))))
 }
 
-fn listen_to_signals(vm: &Arc<Vm>, output: &Arc<Output>, signalled: &Signalled) -> Result<(), Failure> {
+fn listen_to_signals(vm: &Arc<Vm>, output: &Arc<Output>, ended: &Ended) -> Result<(), Failure> {
     let refused = |e: io::Error| Failure::internal(format!("signals: {}; check the limits of the process", cause(&e)));
     let mut interrupts = Interrupts::take().map_err(refused)?;
-    let (vm, output, signalled) = (Arc::clone(vm), Arc::clone(output), Arc::clone(signalled));
+    let (vm, output, ended) = (Arc::clone(vm), Arc::clone(output), Arc::clone(ended));
     let listen = move || {
         while let Some(interrupt) = interrupts.wait() {
             let signal = match interrupt {
@@ -203,7 +207,8 @@ fn listen_to_signals(vm: &Arc<Vm>, output: &Arc<Output>, signalled: &Signalled) 
                 }
                 Interrupt::Terminate(signal) => signal,
             };
-            let first = signalled.lock().unwrap_or_else(PoisonError::into_inner).replace(signal).is_none();
+            let cause = Cause::Signal(signal);
+            let first = ended.lock().unwrap_or_else(PoisonError::into_inner).replace(cause).is_none();
             if !first {
                 // Whoever asks twice does not want to wait.
                 RawMode::restore();
@@ -217,12 +222,14 @@ fn listen_to_signals(vm: &Arc<Vm>, output: &Arc<Output>, signalled: &Signalled) 
 }
 
 /// The line and the exit code for what became of the VM.
-fn tell(name: &str, outcome: Outcome, signal: Option<i32>) -> Result<ExitCode, Failure> {
+fn tell(name: &str, outcome: Outcome, cause: Option<Cause>) -> Result<ExitCode, Failure> {
     match outcome {
         Outcome::PowerOff | Outcome::Reset => Ok(ExitCode::SUCCESS),
-        Outcome::Stopped => {
-            Ok(signal.and_then(|s| u8::try_from(128 + s).ok()).map_or(ExitCode::SUCCESS, ExitCode::from))
-        }
+        Outcome::Stopped => match cause {
+            Some(Cause::Output(failure)) => Err(failure),
+            Some(Cause::Signal(signal)) => Ok(u8::try_from(128 + signal).map_or(ExitCode::SUCCESS, ExitCode::from)),
+            None => Ok(ExitCode::SUCCESS),
+        },
         Outcome::Exit(code) => Ok(ExitCode::from(code)),
         Outcome::TripleFault(registers) => {
             let cause = "triple fault: the CPU could not deliver an exception, and shut down";

@@ -5,15 +5,23 @@
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "not a size; write it like 512M or 2G".to_owned())?;
+    if number.is_empty() {
+        return Err("not a size; write it like 512M or 2G".to_owned());
+    }
+    let too_much = || "more than a machine can have; give it less".to_owned();
+    // Digits only fail to be a number when there are too many.
+    let number: u64 = number.parse().map_err(|_| too_much())?;
     let shift = match unit.to_ascii_lowercase().as_str() {
         "k" | "kb" | "kib" => 10,
         "" | "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
-        other => return Err(format!("there is no unit '{other}'; write it like 512M or 2G")),
+        other if other.starts_with(['.', ',']) => {
+            return Err("not a whole number; take a smaller unit, as in 1536M".to_owned());
+        }
+        _ => return Err(format!("there is no unit '{unit}'; write it like 512M or 2G")),
     };
-    number.checked_mul(1 << shift).ok_or_else(|| "more than a machine can have; give it less".to_owned())
+    number.checked_mul(1 << shift).ok_or_else(too_much)
 }
 
 /// A size as people read it.
@@ -41,6 +49,8 @@ mod tests {
         for bad in ["", "M", "1.5G", "-1", "12 M", "5X", "99999999999999999999", "99999999999T"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        assert!(parse("3.5G").is_err_and(|e| e.contains("whole number")));
+        assert!(parse("99999999999999999999").is_err_and(|e| e.contains("more than")));
     }
 
     #[test]

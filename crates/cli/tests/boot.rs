@@ -84,6 +84,16 @@ fn the_cloud_kernel_boots_with_4_cpus() {
 }
 
 #[test]
+fn the_cloud_kernel_boots_on_lesser_cpus() {
+    for model in ["x86-64-v1", "x86-64-v2"] {
+        let Some((_turn, mut husk)) = shell("cloud", 1, &["--cpu", model]) else { return };
+        husk.send("grep 'model name' /proc/cpuinfo\r");
+        husk.wait_for(&format!("Husk {model} CPU"));
+        power_off(&mut husk);
+    }
+}
+
+#[test]
 fn the_generic_kernel_boots() {
     boots("generic", 1);
 }

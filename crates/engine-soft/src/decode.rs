@@ -122,7 +122,7 @@ impl Cpu {
         let shared = std::sync::Arc::clone(&self.shared);
         let bits = self.code_size as u32;
         let ctx = LowerCtx { bits, model: &self.model, thunks: &shared.thunks };
-        let mut decoder = Decoder::with_ip(bits, bytes, self.rip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(bits, bytes, self.rip, features::decoding(&self.model));
         let mut list = Vec::new();
         let mut instruction = Instruction::default();
         let limit = if self.is64() { u64::MAX } else { u64::from(self.seg[sreg::CS].limit) };

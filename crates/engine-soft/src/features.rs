@@ -1,6 +1,6 @@
 //! Which instructions a CPU model has.
 
-use iced_x86::{CpuidFeature, Instruction, Mnemonic};
+use iced_x86::{CpuidFeature, DecoderOptions, Instruction, Mnemonic};
 use x86::{CpuModel, Feature};
 
 /// Whether `model` has `instruction`.
@@ -10,6 +10,15 @@ pub(crate) fn offered(instruction: &Instruction, model: &CpuModel) -> bool {
         return true;
     }
     instruction.cpuid_features().iter().all(|feature| has(*feature, model))
+}
+
+/// How to decode what is another instruction on a CPU without `model`'s: a prefix that means nothing there makes BSF
+/// of TZCNT, BSR of LZCNT and WBINVD of WBNOINVD (SDM vol. 2, at each).
+pub(crate) fn decoding(model: &CpuModel) -> u32 {
+    let unless = |feature, option| if model.has(feature) { DecoderOptions::NONE } else { option };
+    unless(Feature::Bmi1, DecoderOptions::NO_MPFX_0FBC)
+        | unless(Feature::Abm, DecoderOptions::NO_MPFX_0FBD)
+        | DecoderOptions::NO_WBNOINVD
 }
 
 /// Instruction sets that CPUID tells of by a flag; what every x86-64 has needs none.

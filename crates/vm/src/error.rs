@@ -55,12 +55,12 @@ pub enum Error {
         /// The operating system's answer.
         source: std::io::Error,
     },
-    /// A file that is larger than guest memory.
-    #[error("{name}: larger than the machine's memory of {} MiB; give it more", memory >> 20)]
+    /// A file that is larger than the guest memory that it has to be in.
+    #[error("{name}: larger than the machine's memory below 4 GiB, which has {} MiB; use a smaller file or give the VM more", memory >> 20)]
     TooLarge {
         /// The file's name.
         name: String,
-        /// Guest memory in bytes.
+        /// That memory in bytes.
         memory: u64,
     },
     /// The kernel or the initial RAM disk.

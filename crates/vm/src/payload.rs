@@ -40,7 +40,7 @@ impl Payload {
         &self.name
     }
 
-    /// The contents, which must be less than `memory` bytes.
+    /// The contents, which must be less than the `memory` bytes that they can go to.
     pub(crate) fn read(&mut self, memory: u64) -> Result<Cow<'_, [u8]>, Error> {
         let refused = |source| Error::Read { name: self.name.clone(), source };
         let too_large = || Error::TooLarge { name: self.name.clone(), memory };

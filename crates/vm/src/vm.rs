@@ -64,8 +64,10 @@ struct Boot {
 
 impl Boot {
     fn load(&mut self, memory: &GuestMemory, board: &Board, config: &Config) -> Result<Entry, Error> {
-        let kernel = self.kernel.read(config.memory)?;
-        let initrd = self.initrd.as_mut().map(|initrd| initrd.read(config.memory)).transpose()?;
+        // Neither can lie above the hole below 4 GiB.
+        let room = config.memory.min(board.low_ram_limit);
+        let kernel = self.kernel.read(room)?;
+        let initrd = self.initrd.as_mut().map(|initrd| initrd.read(room)).transpose()?;
         let loaded = loader::load(memory, board, &kernel, initrd.as_deref(), &config.append, config.entry.into());
         drop((kernel, initrd));
         let entry = loaded.map_err(|source| Error::Load { file: self.blamed(&source), source })?;
@@ -268,9 +270,10 @@ impl Machine {
     }
 
     fn reset(&self) -> Result<(), Error> {
-        self.hardware.reset();
         let mut boot = lock(&self.boot);
+        // At first all is as it was built, and what was typed already is not to be lost.
         if !std::mem::take(&mut boot.fresh) {
+            self.hardware.reset();
             *lock(&self.entry) = boot.load(&self.memory, self.board, &self.config)?;
             boot.fresh = false;
         }
