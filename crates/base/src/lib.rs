@@ -1,6 +1,7 @@
 //! What Husk needs of the host's operating system, behind safe interfaces.
 
 mod file;
+mod last_resort;
 mod mapping;
 mod process;
 mod pty;

@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::last_resort;
+
 /// What is needed to give the terminal back; global, so that a panic hook can do it too.
 static CURRENT: Mutex<Option<Modes>> = Mutex::new(None);
 
@@ -42,6 +44,7 @@ impl RawMode {
         // SAFETY: cfmakeraw changes the fields of the structure that it is handed.
         unsafe { libc::cfmakeraw(&raw mut raw) };
         set_attributes(&terminal, &raw)?;
+        last_resort::arm(terminal.as_raw_fd(), before);
         *current = Some(Modes { terminal, before, raw });
         Ok(Some(Self(())))
     }
@@ -57,6 +60,7 @@ impl RawMode {
         if let Some(modes) = current().take() {
             // A terminal that is gone needs no mode.
             let _ = set_attributes(&modes.terminal, &modes.before);
+            last_resort::disarm();
         }
     }
 

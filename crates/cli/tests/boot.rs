@@ -210,6 +210,17 @@ fn a_signal_stops_the_vm_and_restores_the_terminal() {
 }
 
 #[test]
+fn the_terminal_is_restored_even_when_husk_dies() {
+    let Some(folder) = guest("cloud") else { return };
+    let _turn = Turn::wait();
+    let mut husk = Husk::in_terminal(&program(), &args(&folder, "initrd", 1, &[]), LIMIT);
+    husk.wait_for("Linux version");
+    husk.signal("ABRT");
+    assert_eq!(husk.exit_code(), -1);
+    assert!(husk.pty().is_some_and(|pty| base::is_cooked(&pty.terminal).unwrap()), "the terminal is not restored");
+}
+
+#[test]
 fn a_guest_panic_is_told() {
     let Some(folder) = guest("cloud") else { return };
     let _turn = Turn::wait();
