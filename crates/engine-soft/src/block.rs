@@ -18,11 +18,6 @@ use crate::op::Op;
 /// Decoded instructions.
 pub(crate) struct Block {
     pub(crate) ops: Box<[Op]>,
-    /// Where the generation of the first page is kept, if that is memory: what [`BlockCache::jumps`] leads to is
-    /// looked at often.
-    generation: Option<NonNull<AtomicU32>>,
-    /// What it was when the bytes were read.
-    seen: u32,
     /// The bytes they came from.
     bytes: Box<[u8]>,
     /// Where the bytes lie: one page, or two if the only instruction crosses into another.
@@ -77,6 +72,13 @@ struct Jump {
 }
 
 const JUMPS: usize = 4096;
+
+/// Where in [`BlockCache::jumps`] a block at `rip` is remembered.
+#[inline(always)]
+fn slot(rip: u64) -> usize {
+    (rip ^ rip >> 12) as usize & (JUMPS - 1)
+}
+
 /// A bound on the decoded instructions of one vCPU: about 16 MiB. When it is reached everything is forgotten, which
 /// costs less than finding out what is still used.
 const MOST_OPS: usize = 350_000;
@@ -109,21 +111,14 @@ impl BlockCache {
 impl Block {
     /// A block of `ops` decoded from `bytes`, which lie at `source`.
     pub(crate) fn new(ops: Vec<Op>, bytes: &[u8], source: [Option<Source>; 2]) -> Self {
-        let first = source[0];
-        Self {
-            ops: ops.into(),
-            generation: first.map(|s| s.cell),
-            seen: first.map_or(0, |s| s.generation),
-            bytes: bytes.into(),
-            source,
-        }
+        Self { ops: ops.into(), bytes: bytes.into(), source }
     }
 
     /// Whether nobody has written to the page that the block came from; for blocks of one page.
     #[inline(always)]
     fn is_current(&self) -> bool {
         // SAFETY: the cell belongs to the guest's memory, which lives as long as the partition.
-        self.generation.is_some_and(|cell| unsafe { cell.as_ref() }.load(Ordering::Acquire) == self.seen)
+        self.source[0].as_ref().is_some_and(|s| unsafe { s.cell.as_ref() }.load(Ordering::Acquire) == s.generation)
     }
 }
 
@@ -132,14 +127,13 @@ impl Cpu {
     #[inline]
     pub(crate) fn find_block(&mut self) -> Exec<*const Block> {
         let mode = (self.code_size as u64) | u64::from(self.cpl == 3);
-        let jump = &self.blocks.jumps[(self.rip ^ self.rip >> 12) as usize & (JUMPS - 1)];
+        let jump = &self.blocks.jumps[slot(self.rip)];
         let valid = |epoch: u64| jump.context == epoch << 8 | mode;
         if jump.rip == self.rip
             && (valid(self.mmu.epoch) || valid(self.mmu.global_epoch))
             && jump.base == self.seg[crate::cpu::sreg::CS].base
         {
-            // SAFETY: entries that match lead to live blocks: `clear` empties them, and nothing else frees blocks that
-            // are kept.
+            // SAFETY: entries that match lead to live blocks: `clear` and the removal of a block empty theirs.
             let block = unsafe { &*jump.block };
             if block.is_current() && (self.is64() || self.within_limit(block)) {
                 return Ok(jump.block);
@@ -173,11 +167,11 @@ impl Cpu {
             }
             if let Some(old) = self.blocks.blocks.remove(&key) {
                 self.blocks.ops -= old.ops.len();
-                self.blocks
-                    .jumps
-                    .iter_mut()
-                    .filter(|j| std::ptr::eq(j.block, &raw const *old))
-                    .for_each(|j| j.context = 0);
+                // The only slot that a block with this RIP can be in.
+                let jump = &mut self.blocks.jumps[slot(key.rip)];
+                if std::ptr::eq(jump.block, &raw const *old) {
+                    jump.context = 0;
+                }
             }
         }
         if self.blocks.ops > MOST_OPS {
@@ -207,7 +201,7 @@ impl Cpu {
     }
 
     fn remember(&mut self, context: u64, block: *const Block) -> *const Block {
-        self.blocks.jumps[(self.rip ^ self.rip >> 12) as usize & (JUMPS - 1)] =
+        self.blocks.jumps[slot(self.rip)] =
             Jump { rip: self.rip, base: self.seg[crate::cpu::sreg::CS].base, context, block };
         block
     }
@@ -226,7 +220,6 @@ impl Cpu {
         if *now != *block.bytes {
             return false;
         }
-        block.seen = generation;
         block.source[0] = Some(Source { generation, ..source });
         true
     }

@@ -124,12 +124,12 @@ word!(u16, i16, 2, reg, "word", "ax", ":x", |cpu, r| cpu.regs[(r & 31) as usize]
     let full = &mut cpu.regs[(r & 31) as usize];
     *full = *full & !0xffff | u64::from(v);
 });
-word!(u32, i32, 4, reg, "dword", "eax", ":e", |cpu, r| cpu.regs[(r & 31) as usize] as u32, |cpu, r, v| cpu.regs
-    [(r & 31) as usize] =
-    u64::from(v));
-word!(u64, i64, 8, reg, "qword", "rax", ":r", |cpu, r| cpu.regs[(r & 31) as usize], |cpu, r, v| cpu.regs
-    [(r & 31) as usize] =
-    v);
+word!(u32, i32, 4, reg, "dword", "eax", ":e", |cpu, r| cpu.regs[(r & 31) as usize] as u32, |cpu, r, v| {
+    cpu.regs[(r & 31) as usize] = u64::from(v);
+});
+word!(u64, i64, 8, reg, "qword", "rax", ":r", |cpu, r| cpu.regs[(r & 31) as usize], |cpu, r, v| {
+    cpu.regs[(r & 31) as usize] = v;
+});
 
 /// The size of the next bus access of `left` bytes: devices see 1, 2, 4 or 8.
 fn bus_piece(left: usize) -> usize {

@@ -149,13 +149,7 @@ impl DirtyLog for Shared {
         }
         // Pages that are written silently have to report again: all rights to that are withdrawn after the flags are
         // clear, and what was written in between is in the pages the caller is about to read.
-        self.slots.iter().for_each(|slot| slot.post(Pending::SHOOTDOWN));
-        for slot in &self.slots {
-            while slot.in_guest.load(Ordering::SeqCst) && slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0
-            {
-                std::thread::yield_now();
-            }
-        }
+        self.withdraw_write_rights(None);
         dirty.into_iter().for_each(page);
     }
 }

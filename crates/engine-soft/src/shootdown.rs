@@ -4,7 +4,25 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::cpu::Cpu;
+use crate::partition::Shared;
 use crate::pending::Pending;
+
+impl Shared {
+    /// Has all vCPUs but the caller, if it is one, give up their rights to write silently, and waits until they have.
+    pub(crate) fn withdraw_write_rights(&self, caller: Option<u32>) {
+        let others = || self.slots.iter().zip(0u32..).filter(|(_, id)| Some(*id) != caller).map(|(slot, _)| slot);
+        for slot in others() {
+            slot.post(Pending::SHOOTDOWN);
+        }
+        for slot in others() {
+            // One that is not running guest code serves the request before it does.
+            while slot.in_guest.load(Ordering::SeqCst) && slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0
+            {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
 
 impl Cpu {
     /// Makes `page` a code page and gives its generation: what is read after this returns and changes later, changes
@@ -41,26 +59,10 @@ impl Cpu {
         loop {
             if flags.arm_code(page) {
                 self.mmu.drop_write_tags();
-                self.shootdown();
+                shared.withdraw_write_rights(Some(self.id));
             }
             if flags.set_code(page) {
                 return;
-            }
-        }
-    }
-
-    /// Has all other vCPUs give up their rights to write silently.
-    fn shootdown(&mut self) {
-        let shared = std::sync::Arc::clone(&self.shared);
-        let others = || shared.slots.iter().enumerate().filter(|(id, _)| *id != self.id as usize).map(|(_, slot)| slot);
-        for slot in others() {
-            slot.post(Pending::SHOOTDOWN);
-        }
-        for slot in others() {
-            // One that is not running guest code serves the request before it does.
-            while slot.in_guest.load(Ordering::SeqCst) && slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0
-            {
-                std::thread::yield_now();
             }
         }
     }

@@ -6,6 +6,8 @@ use memory::{Gpa, GuestMemory, Kind, Region};
 use x86::bits::{cr0, cr4, efer, pte, rflags};
 use x86::{CpuModel, CpuState, Segment};
 
+use crate::rig::Random;
+
 /// The RAM of such a guest: small, so that random page-table entries often lead somewhere.
 const RAM: u64 = 1 << 20;
 const CODE: u64 = 0x8_0000;
@@ -24,38 +26,18 @@ pub enum End {
     Other,
 }
 
-/// Small and fast random numbers (splitmix64), the same everywhere for a seed.
-#[derive(Debug, Clone)]
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next number.
-    #[expect(clippy::should_implement_trait, reason = "not an iterator: it never ends")]
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-}
-
 /// Runs a guest whose mode, registers and tables come from `seed` and whose code is `code`, for at most `blocks`
 /// blocks.
 ///
-/// # Errors Those of the engine in setting the guest up.
+/// # Errors
+/// Those of the engine in setting the guest up.
 pub fn run(seed: u64, code: &[u8], blocks: usize) -> engine::Result<End> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let failed = |e: memory::Error| engine::Error::Internal(e.to_string());
     let mem = GuestMemory::new(&[Region { start: Gpa(0), len: RAM, kind: Kind::Ram }]).map_err(failed)?;
     // Descriptors, vectors and a stack of random contents, code on top of it.
     let mut low = vec![0; TABLES as usize];
-    low.chunks_mut(8).for_each(|c| c.copy_from_slice(&random.next().to_le_bytes()[..c.len()]));
+    low.chunks_mut(8).for_each(|c| c.copy_from_slice(&random.draw().to_le_bytes()[..c.len()]));
     mem.write(Gpa(0), &low).map_err(failed)?;
     mem.write(Gpa(CODE), &code[..code.len().min(0x1_0000)]).map_err(failed)?;
     let model = CpuModel::named("x86-64-v3").map_err(|e| engine::Error::Internal(e.to_string()))?;
@@ -72,19 +54,19 @@ pub fn run(seed: u64, code: &[u8], blocks: usize) -> engine::Result<End> {
 /// A CPU in one of the modes, ready to run at [`CODE`].
 fn state(random: &mut Random, model: &CpuModel, mem: &GuestMemory) -> memory::Result<CpuState> {
     let mut s = CpuState::power_on(0, model.signature());
-    s.gpr.iter_mut().for_each(|r| *r = if random.below(2) == 0 { random.next() } else { random.below(RAM) });
+    s.gpr.iter_mut().for_each(|r| *r = if random.below(2) == 0 { random.draw() } else { random.below(RAM) });
     s.rip = CODE;
-    s.rflags = 2 | random.next() & (rflags::STATUS | rflags::DF | rflags::IOPL | rflags::AC | rflags::NT);
+    s.rflags = 2 | random.draw() & (rflags::STATUS | rflags::DF | rflags::IOPL | rflags::AC | rflags::NT);
     if random.below(16) == 0 {
         s.rflags |= rflags::TF;
     }
     s.idt.base = random.below(0x8000) & !7;
     s.gdt.base = random.below(0x8000) & !7;
-    s.cr0 = cr0::ET | cr0::NE | random.next() & (cr0::MP | cr0::WP | cr0::AM);
+    s.cr0 = cr0::ET | cr0::NE | random.draw() & (cr0::MP | cr0::WP | cr0::AM);
     s.cr4 = cr4::OSFXSR
         | cr4::OSXMMEXCPT
         | cr4::OSXSAVE
-        | random.next() & (cr4::PSE | cr4::PGE | cr4::DE | cr4::TSD | cr4::VME | cr4::FSGSBASE);
+        | random.draw() & (cr4::PSE | cr4::PGE | cr4::DE | cr4::TSD | cr4::VME | cr4::FSGSBASE);
     s.xcr0 = 7;
     let mode = random.below(6);
     let ring = if random.below(2) == 0 { 0 } else { 3u16 };
@@ -111,7 +93,7 @@ fn state(random: &mut Random, model: &CpuModel, mem: &GuestMemory) -> memory::Re
         s.cr3 = tables(random, mem, mode == 4)?;
         s.cr0 |= cr0::PG;
         if mode == 4 {
-            s.cr4 |= cr4::PAE | random.next() & (cr4::SMEP | cr4::SMAP | cr4::PCIDE);
+            s.cr4 |= cr4::PAE | random.draw() & (cr4::SMEP | cr4::SMAP | cr4::PCIDE);
             s.msrs.efer = efer::LME | efer::LMA | efer::NXE | efer::SCE;
             s.seg[1].attr = s.seg[1].attr & !Segment::DB | Segment::LONG;
         }
@@ -123,8 +105,8 @@ fn state(random: &mut Random, model: &CpuModel, mem: &GuestMemory) -> memory::Re
 fn tables(random: &mut Random, mem: &GuestMemory, long: bool) -> memory::Result<u64> {
     let all = pte::P | pte::RW | pte::US;
     let entry = |random: &mut Random, good: u64| match random.below(24) {
-        0 => random.next(),
-        1 => random.below(RAM) & !0xfff | random.next() & 0xfff,
+        0 => random.draw(),
+        1 => random.below(RAM) & !0xfff | random.draw() & 0xfff,
         2 => good & !pte::US,
         3 => good & !pte::RW,
         4 => good | pte::XD,
@@ -136,7 +118,7 @@ fn tables(random: &mut Random, mem: &GuestMemory, long: bool) -> memory::Result<
         {
             mem.write(Gpa(level), &(next | all).to_le_bytes())?;
             for i in 1..512 {
-                let wild = if random.below(8) == 0 { random.next() } else { 0 };
+                let wild = if random.below(8) == 0 { random.draw() } else { 0 };
                 mem.write(Gpa(level + 8 * i), &wild.to_le_bytes())?;
             }
         }

@@ -1,6 +1,7 @@
 //! A bounded run of guests that execute garbage. The seed is printed; `HUSK_SEED` sets it, `HUSK_GARBAGE` the number of guests.
 
-use testkit::garbage::{End, Random, run};
+use testkit::garbage::{End, run};
+use testkit::rig::Random;
 
 /// Pieces of rare and privileged instructions: random bytes alone seldom make them.
 const PIECES: &[&[u8]] = &[
@@ -48,7 +49,7 @@ fn code(random: &mut Random) -> Vec<u8> {
         if random.below(3) == 0 {
             code.extend_from_slice(PIECES[random.below(PIECES.len() as u64) as usize]);
         } else {
-            code.push(random.next() as u8);
+            code.push(random.draw() as u8);
         }
     }
     code
@@ -64,9 +65,9 @@ fn garbage_neither_panics_nor_hangs() {
     println!("HUSK_SEED={seed} HUSK_GARBAGE={guests}");
     let mut ends = std::collections::BTreeMap::<String, u64>::new();
     for i in 0..guests {
-        let mut random = Random(seed.wrapping_add(i.wrapping_mul(0x1_0000_0001)));
+        let mut random = Random::new(seed.wrapping_add(i.wrapping_mul(0x1_0000_0001)));
         let code = code(&mut random);
-        let seed = random.next();
+        let seed = random.draw();
         match std::panic::catch_unwind(|| run(seed, &code, 2_000)) {
             Ok(end) => *ends.entry(format!("{:?}", end.expect("the engine sets up"))).or_default() += 1,
             Err(_) => panic!("guest {i}: panic with seed {seed:#x} and code {code:02x?}"),

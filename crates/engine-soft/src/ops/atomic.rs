@@ -2,9 +2,8 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use crate::cpu::{Cpu, Exec, reg, sreg};
+use crate::cpu::{Cpu, Exec, reg};
 use crate::mem::Word;
-use crate::mmu::is_canonical;
 use crate::op::Op;
 
 use super::alu::{Add, Binary, Sub};
@@ -77,12 +76,10 @@ fn cmpxchg16b(cpu: &mut Cpu, op: &Op) -> Exec {
     if at % 16 != 0 {
         return Err(cpu.gp(0));
     }
-    if cpu.is64() && !is_canonical(at) {
-        return Err(if op.seg as usize == sreg::SS { cpu.ss(0) } else { cpu.gp(0) });
-    }
+    let range = cpu.host_range(at, 16, true).map_err(|raised| cpu.blame(op, raised))?;
     let expected = (cpu.regs[reg::RAX], cpu.regs[reg::RDX]);
     let new = (cpu.regs[reg::RBX], cpu.regs[reg::RCX]);
-    let old = match cpu.host_range(at, 16, true)? {
+    let old = match range {
         // SAFETY: the range is 16 bytes of guest RAM that may be written; guest pages are host pages, so it is aligned
         // as the guest's address is.
         Some(place) => unsafe { compare_exchange_16(place, expected, new) },

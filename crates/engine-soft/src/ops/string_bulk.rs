@@ -74,7 +74,8 @@ impl CopyString {
 /// Copies as a loop over elements of ascending address does, which repeats a pattern if the target begins inside the
 /// source.
 ///
-/// # Safety Both ranges of `length` bytes, a multiple of the element size, must be valid; they may overlap.
+/// # Safety
+/// Both ranges of `length` bytes, a multiple of the element size, must be valid; they may overlap.
 unsafe fn copy_forward<T: Word>(source: *const u8, target: *mut u8, length: usize) {
     let distance = (target as usize).wrapping_sub(source as usize);
     if distance >= length || distance == 0 {
