@@ -54,8 +54,8 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
-    /// Measure Husk, and QEMU beside it where it is installed
-    Bench,
+    /// Measure Husk beside the host itself and beside QEMU's TCG
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -74,7 +74,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Guest { kind, update } => guest::assemble(kind, update)?,
         Verb::Test { quick } => return Ok(test::run(quick)),
         Verb::Man { check } => man::run(check)?,
-        Verb::Bench => bench::run()?,
+        Verb::Bench(options) => bench::run(&options)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{guest, man, shell};
+use crate::{bench, guest, man, shell};
 
 /// The profile in which code is tested.
 const PROFILE: &str = "checked";
@@ -85,11 +85,13 @@ pub(crate) fn run(quick: bool) -> ExitCode {
     report.step("what the tests need", need);
     report.step("format", || {
         passed(shell::cargo().args(["fmt", "--all", "--check"]))?;
-        // No package of the workspace: it is built for the guest.
-        passed(shell::command("rustfmt").args(["--check", "--edition", "2024", "tests/guest/workout/main.rs"]))
+        // No packages of the workspace: they are built for the guest.
+        let for_guests = ["tests/guest/workout/main.rs", "bench/src/main.rs"];
+        passed(shell::command("rustfmt").args(["--check", "--edition", "2024"]).args(for_guests))
     });
     report.step("lints", || {
-        passed(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        passed(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+        passed(bench::cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))
     });
     report.step("documentation", || {
         passed(shell::cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))

@@ -1,6 +1,7 @@
 //! What Husk needs of the host's operating system, behind safe interfaces.
 
 mod file;
+mod heap;
 mod last_resort;
 mod mapping;
 mod process;
@@ -9,8 +10,9 @@ mod signals;
 mod terminal;
 
 pub use file::open_at_once;
+pub use heap::trim_heap;
 pub use mapping::Mapping;
-pub use process::{memory_bytes, name_thread, online_cpus};
+pub use process::{memory_bytes, name_thread, online_cpus, thread_cpu_time};
 pub use pty::Pty;
 pub use signals::{Interrupt, Interrupts};
 pub use terminal::{RawMode, WindowSize, is_cooked, window_size};

@@ -1,6 +1,7 @@
 //! This process and the host that it runs on.
 
 use std::ffi::CString;
+use std::time::Duration;
 
 /// Names the calling thread; the main thread's name is what `top` and `pgrep` show for the process. The host keeps 15 bytes
 /// of it; anything from a NUL on is left out.
@@ -24,6 +25,15 @@ pub fn online_cpus() -> Option<u64> {
     sysconf(libc::_SC_NPROCESSORS_ONLN)
 }
 
+/// The CPU time that the calling thread has used, in user and system mode.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
 fn sysconf(name: libc::c_int) -> Option<u64> {
     // SAFETY: sysconf takes a number and touches no memory of ours.
     u64::try_from(unsafe { libc::sysconf(name) }).ok()
@@ -40,6 +50,13 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_thread_knows_its_own_time() {
+        while super::thread_cpu_time() < std::time::Duration::from_millis(50) {}
+        let of_a_new_one = std::thread::spawn(super::thread_cpu_time).join().unwrap();
+        assert!(of_a_new_one < super::thread_cpu_time());
     }
 
     #[test]

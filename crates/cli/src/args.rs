@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Group, Parser, Subcommand, ValueHint};
 
-use crate::values::{self, Destination, EngineName};
+use crate::values::{self, Destination, Engines};
 
 /// Husk: a hypervisor for Linux hosts.
 #[derive(Debug, Parser)]
@@ -57,10 +57,13 @@ pub(crate) struct Run {
     /// The board; without a version, its newest
     #[arg(long, value_name = "BOARD", default_value = "q35", value_parser = values::board)]
     pub(crate) machine: String,
-    /// The engine that runs the guest's code; of several, the first that this host has
-    #[arg(long, value_name = "ENGINE", default_value = "soft", value_delimiter = ',')]
-    pub(crate) engine: Vec<EngineName>,
-    /// How the kernel is entered
+    /// The engine that runs the guest's code, with its options; of several, the first that this host has. The engine: `soft`.
+    /// Its options: `jit=on`, `jit=off` (the interpreter alone, slow) or `jit=lockstep` (both, compared, very slow);
+    /// `cache=SIZE` of translated code for each CPU, 1M to 1G
+    #[arg(long, value_name = "ENGINE[,OPTION=VALUE]...", default_value = "soft", value_parser = values::engines)]
+    pub(crate) engine: Engines,
+    /// How the kernel is entered: `auto` decompresses a bzImage at once, but without address randomisation; with
+    /// `boot64` or `boot32` the bzImage does that itself; `pvh` is for ELF files
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = values::entry)]
     pub(crate) entry: vm::EntryMode,
     /// What a reboot of the guest does
@@ -84,7 +87,7 @@ pub(crate) struct Run {
     /// Give the guest a port (501h, 4 bytes) that ends the VM with the exit code written to it
     #[arg(long)]
     pub(crate) debug_exit: bool,
-    /// Print what the engine has counted when the VM has ended
+    /// Print what the engine has counted, and where the time went, when the VM has ended; -v gives one line of it
     #[arg(long)]
     pub(crate) stats: bool,
 }

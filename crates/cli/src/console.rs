@@ -10,6 +10,7 @@ use vm::{CharOut, SerialPort, Vm};
 use crate::failure::Failure;
 use crate::keys::{HELP, Keys, Typed};
 use crate::log::with_returns;
+use crate::stats;
 
 /// So much output may wait for a slow reader before the guest does.
 const LIMIT: usize = 1 << 20;
@@ -141,7 +142,7 @@ pub(crate) fn read_input(vm: Arc<Vm>, port: SerialPort, output: Arc<Output>) -> 
                     Typed::Break => port.send_break(),
                     Typed::PowerButton => vm.power_button(),
                     Typed::Help => output.put(&with_returns(HELP.as_bytes())),
-                    Typed::Stats => output.put(&with_returns(format!("\n{}", show_stats(&vm)).as_bytes())),
+                    Typed::Stats => output.put(&with_returns(format!("\n{}", stats::table(&vm.stats())).as_bytes())),
                     Typed::Stop => {
                         output.abandon();
                         vm.power_off();
@@ -154,17 +155,6 @@ pub(crate) fn read_input(vm: Arc<Vm>, port: SerialPort, output: Arc<Output>) -> 
     thread
         .map(drop)
         .map_err(|e| Failure::internal(format!("cannot start thread console-in: {e}; raise the limit (ulimit -u)")))
-}
-
-/// What the engine has counted, for people.
-pub(crate) fn show_stats(vm: &Vm) -> String {
-    let mut text = String::new();
-    for (cpu, stats) in vm.stats().iter().enumerate() {
-        for (name, value) in stats {
-            text.push_str(&format!("cpu{cpu} {name} {value}\n"));
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod keys;
 mod log;
 mod run;
 mod size;
+mod stats;
 mod values;
 
 use std::io::Write;

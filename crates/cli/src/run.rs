@@ -16,7 +16,8 @@ use crate::console::{self, Output};
 use crate::default_guest;
 use crate::failure::{BAD_INPUT, Failure, INTERNAL, cause};
 use crate::size;
-use crate::values::{Destination, EngineName};
+use crate::stats;
+use crate::values::{Destination, EngineChoice};
 
 /// The exit code when the guest has failed.
 const GUEST_FAILED: u8 = 1;
@@ -58,9 +59,12 @@ pub(crate) fn run(args: Run) -> Result<ExitCode, Failure> {
     let outcome = vm.wait();
     output.flush(LAST_WORDS);
     drop(raw);
+    if tracing::enabled!(tracing::Level::INFO) {
+        stats::lines(&vm.stats()).iter().for_each(|line| tracing::info!("{line}"));
+    }
     if args.stats {
         // With standard error gone there is nobody to tell.
-        let _ = io::stderr().write_all(console::show_stats(&vm).as_bytes());
+        let _ = io::stderr().write_all(stats::table(&vm.stats()).as_bytes());
     }
     let cause = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
     tell(&args.name, outcome, cause)
@@ -99,7 +103,7 @@ fn build(args: &Run, output: &Arc<Output>) -> Result<Vm, Failure> {
     let supplies = Supplies {
         kernel: open("kernel", &kernel)?,
         initrd: initrd.map(|path| open("initrd", &path)).transpose()?,
-        engine: engine(&args.engine)?,
+        engine: engine(&args.engine.0)?,
         serial: serial_ports(args).iter().map(|port| destination(port, output)).collect::<Result<_, _>>()?,
         debug: match &args.debug_port {
             Destination::None => None,
@@ -137,11 +141,11 @@ fn open(what: &str, path: &Path) -> Result<Payload, Failure> {
     }
 }
 
-fn engine(names: &[EngineName]) -> Result<Arc<dyn engine::Engine>, Failure> {
+fn engine(choices: &[EngineChoice]) -> Result<Arc<dyn engine::Engine>, Failure> {
     let mut refusal = Failure::input("--engine", "there is none", "name one");
-    for name in names {
-        let opened = match name {
-            EngineName::Soft => engine_soft::SoftEngine::new(),
+    for choice in choices {
+        let opened = match choice {
+            EngineChoice::Soft(options) => engine_soft::SoftEngine::new(*options),
         };
         match opened {
             Ok(engine) => return Ok(Arc::new(engine)),

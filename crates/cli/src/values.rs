@@ -2,14 +2,20 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
+use engine_soft::{SoftOptions, Translator};
 
-/// The engines that the user can ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EngineName {
-    /// Husk's own x86-64 engine
-    Soft,
+use crate::size;
+
+/// An engine that the user asks for, with its options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EngineChoice {
+    /// Husk's own x86-64 engine.
+    Soft(SoftOptions),
 }
+
+/// The engines that the user asks for, the favourite first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Engines(pub(crate) Vec<EngineChoice>);
 
 /// Where a port leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +26,39 @@ pub(crate) enum Destination {
     None,
     /// A file, output only.
     File(PathBuf),
+}
+
+/// Engines separated by commas, each with its options behind it: what has an equals sign is an option of the engine before.
+pub(crate) fn engines(text: &str) -> Result<Engines, String> {
+    let mut engines = Vec::new();
+    for word in text.split(',') {
+        match (word.split_once('='), engines.last_mut()) {
+            (None, _) => engines.push(one_of(word, "engine", &[("soft", EngineChoice::Soft(SoftOptions::default()))])?),
+            (Some((option, value)), Some(EngineChoice::Soft(options))) => soft_option(options, option, value)?,
+            (Some(_), None) => return Err(format!("{word} is an option of no engine; write it like soft,{word}")),
+        }
+    }
+    Ok(Engines(engines))
+}
+
+fn soft_option(options: &mut SoftOptions, option: &str, value: &str) -> Result<(), String> {
+    match option {
+        "jit" => {
+            let known = [("on", Translator::On), ("off", Translator::Off), ("lockstep", Translator::LockStep)];
+            options.translator = one_of(value, "value of jit", &known)?;
+        }
+        "cache" => {
+            let bytes = size::parse(value).map_err(|why| format!("cache={value} is {why}"))?;
+            let bounds = SoftOptions::CODE_CACHE;
+            let (least, most) = (size::show(*bounds.start() as u64), size::show(*bounds.end() as u64));
+            options.code_cache =
+                usize::try_from(bytes).ok().filter(|bytes| bounds.contains(bytes)).ok_or_else(|| {
+                    format!("the code cache cannot have {}; give it {least} to {most}", size::show(bytes))
+                })?;
+        }
+        _ => return Err(format!("soft has no option {option}; take one of jit, cache")),
+    }
+    Ok(())
 }
 
 pub(crate) fn cpus(text: &str) -> Result<u32, String> {
@@ -93,6 +132,36 @@ pub(crate) fn destination(text: &str) -> Result<Destination, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_engine_takes_its_options_along() {
+        let soft = |translator, code_cache| EngineChoice::Soft(SoftOptions { translator, code_cache });
+        let usual = SoftOptions::default().code_cache;
+        let good = [
+            ("soft", vec![soft(Translator::On, usual)]),
+            ("soft,jit=off", vec![soft(Translator::Off, usual)]),
+            ("soft,cache=64M,jit=lockstep", vec![soft(Translator::LockStep, 64 << 20)]),
+            ("soft,jit=off,soft,cache=1G", vec![soft(Translator::Off, usual), soft(Translator::On, 1 << 30)]),
+        ];
+        for (text, list) in good {
+            assert_eq!(engines(text), Ok(Engines(list)), "{text}");
+        }
+        let bad = [
+            ("steam", "there is no such engine; take one of soft"),
+            ("", "there is no such engine; take one of soft"),
+            ("soft,", "there is no such engine; take one of soft"),
+            ("jit=off", "jit=off is an option of no engine; write it like soft,jit=off"),
+            ("soft,jit=maybe", "there is no such value of jit; take one of on, off, lockstep"),
+            ("soft,jit=", "there is no such value of jit; take one of on, off, lockstep"),
+            ("soft,turbo=on", "soft has no option turbo; take one of jit, cache"),
+            ("soft,cache=1K", "the code cache cannot have 1 KiB; give it 1 MiB to 1 GiB"),
+            ("soft,cache=2G", "the code cache cannot have 2 GiB; give it 1 MiB to 1 GiB"),
+            ("soft,cache=big", "cache=big is not a size; write it like 512M or 2G"),
+        ];
+        for (text, why) in bad {
+            assert_eq!(engines(text), Err(why.to_owned()), "{text}");
+        }
+    }
 
     #[test]
     fn values_parse_or_name_the_fix() {

@@ -113,6 +113,15 @@ fn the_i386_kernel_boots() {
     boots("i386", 1);
 }
 
+/// The way that kernels have into themselves, by the code that is in front of them.
+#[test]
+fn kernels_decompress_themselves_if_asked() {
+    for (kind, entry) in [("cloud", "boot64"), ("cloud", "boot32"), ("i386", "boot32")] {
+        let Some((_turn, mut husk)) = shell(kind, 1, &["--entry", entry]) else { return };
+        power_off(&mut husk);
+    }
+}
+
 /// What stands between the two lines that the workout guest prints around its output.
 fn between_marks(console: &str) -> &str {
     let rest = console.split_once("=== begin ===\n").map_or("", |(_, rest)| rest);

@@ -6,6 +6,8 @@ use engine::{EngineConfig, Result, Vcpu};
 use memory::GuestMemory;
 use x86::{CpuModel, CpuState};
 
+use crate::cpu::Cpu;
+use crate::options::SoftOptions;
 use crate::partition::SoftPartition;
 use crate::vcpu::SoftVcpu;
 
@@ -32,18 +34,26 @@ pub enum UserExit {
 }
 
 impl Bench {
-    /// A CPU of `model` over `mem`.
+    /// A CPU of `model` over `mem`, as `options` say.
     ///
     /// # Errors
     /// As of [`crate::SoftEngine`].
-    pub fn new(mem: &GuestMemory, model: &CpuModel) -> Result<Self> {
-        let partition = SoftPartition::new(&EngineConfig { vcpus: 1, name: "bench".into() }, mem, model.clone())?;
+    pub fn new(mem: &GuestMemory, model: &CpuModel, options: SoftOptions) -> Result<Self> {
+        options.check()?;
+        let config = EngineConfig { vcpus: 1, name: "bench".into() };
+        let partition = SoftPartition::new(&config, mem, model.clone(), options)?;
         Ok(Self { vcpu: partition.soft_vcpu(0, model)?, _partition: Arc::new(partition) })
     }
 
     /// The CPU.
     pub fn vcpu(&mut self) -> &mut dyn Vcpu {
         &mut self.vcpu
+    }
+
+    /// The CPU within, for the engine's own tests.
+    #[cfg(test)]
+    pub(crate) fn cpu(&mut self) -> &mut Cpu {
+        &mut self.vcpu.cpu
     }
 
     /// Loads a state.
@@ -71,7 +81,8 @@ impl Bench {
     /// Runs as in a machine, exceptions delivered, for at most `budget` blocks or until the CPU halts. What ended it
     /// before, if something did.
     pub fn run_blocks(&mut self, budget: usize) -> Option<engine::Stop> {
-        let cpu = &mut *self.vcpu.cpu;
+        let cpu: &mut Cpu = &mut self.vcpu.cpu;
+        cpu.enter_thread();
         for _ in 0..budget {
             if cpu.halted || cpu.wait_for_sipi {
                 break;
@@ -83,6 +94,12 @@ impl Bench {
         None
     }
 
+    /// Why the engine itself cannot go on, if so.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.vcpu.cpu.failure.as_deref()
+    }
+
     /// Whether the CPU waits for an interrupt.
     #[must_use]
     pub fn is_halted(&self) -> bool {
@@ -91,7 +108,7 @@ impl Bench {
 
     /// Runs instructions until `stop_at` is the next one, `most` have run or one raises an exception.
     pub fn run_user(&mut self, stop_at: u64, most: usize) -> UserExit {
-        let cpu = &mut *self.vcpu.cpu;
+        let cpu: &mut Cpu = &mut self.vcpu.cpu;
         for _ in 0..most {
             if cpu.rip == stop_at {
                 break;
@@ -107,7 +124,7 @@ impl Bench {
     /// Runs as a CPU runs, block after block, until RIP leaves `inside`, `most` instructions have run or one raises an
     /// exception.
     pub fn run_inside(&mut self, inside: std::ops::Range<u64>, most: usize) -> UserExit {
-        let cpu = &mut *self.vcpu.cpu;
+        let cpu: &mut Cpu = &mut self.vcpu.cpu;
         let mut left = most;
         while left > 0 && inside.contains(&cpu.rip) {
             cpu.leave = 0;

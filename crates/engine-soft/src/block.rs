@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use memory::Gpa;
+use memory::{Gpa, PAGE_SIZE, code_lines};
 
 use crate::cpu::{CodeSize, Cpu, Exec};
 use crate::op::Op;
@@ -19,7 +19,7 @@ use crate::op::Op;
 pub(crate) struct Block {
     pub(crate) ops: Box<[Op]>,
     /// The bytes they came from.
-    bytes: Box<[u8]>,
+    pub(crate) bytes: Box<[u8]>,
     /// Where the bytes lie: one page, or two if the only instruction crosses into another.
     source: [Option<Source>; 2],
 }
@@ -35,6 +35,13 @@ pub(crate) struct Source {
     pub(crate) cell: NonNull<AtomicU32>,
 }
 
+impl Source {
+    /// The code lines of the page that it lies in.
+    fn lines(&self) -> u64 {
+        code_lines((self.phys & (PAGE_SIZE - 1)) as usize, self.len)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     phys: u64,
@@ -44,7 +51,7 @@ struct Key {
 
 /// Multiplicative hashing: the keys are addresses, and a guest that makes them collide slows down itself only.
 #[derive(Default)]
-struct AddressHasher(u64);
+pub(crate) struct AddressHasher(u64);
 
 impl Hasher for AddressHasher {
     fn finish(&self) -> u64 {
@@ -60,6 +67,9 @@ impl Hasher for AddressHasher {
         self.write_u64(n as u64);
     }
 }
+
+/// Makes [`AddressHasher`]s.
+pub(crate) type AddressHash = BuildHasherDefault<AddressHasher>;
 
 #[derive(Clone, Copy)]
 struct Jump {
@@ -85,7 +95,7 @@ const MOST_OPS: usize = 350_000;
 
 /// The blocks of one vCPU.
 pub(crate) struct BlockCache {
-    blocks: HashMap<Key, Box<Block>, BuildHasherDefault<AddressHasher>>,
+    blocks: HashMap<Key, Box<Block>, AddressHash>,
     jumps: Box<[Jump]>,
     ops: usize,
     /// A block that came from no memory and is not kept.
@@ -128,9 +138,8 @@ impl Cpu {
     pub(crate) fn find_block(&mut self) -> Exec<*const Block> {
         let mode = (self.code_size as u64) | u64::from(self.cpl == 3);
         let jump = &self.blocks.jumps[slot(self.rip)];
-        let valid = |epoch: u64| jump.context == epoch << 8 | mode;
         if jump.rip == self.rip
-            && (valid(self.mmu.epoch) || valid(self.mmu.global_epoch))
+            && jump.context == self.mmu.epoch(self.cpl == 3) << 8 | mode
             && jump.base == self.seg[crate::cpu::sreg::CS].base
         {
             // SAFETY: entries that match lead to live blocks: `clear` and the removal of a block empty theirs.
@@ -153,7 +162,7 @@ impl Cpu {
     fn find_slow(&mut self, mode: u64) -> Exec<*const Block> {
         let lin = self.fetch_address()?;
         let phys = self.translate_fetch(lin)?;
-        let context = self.mmu.epoch_of(lin) << 8 | mode;
+        let context = self.mmu.epoch(self.cpl == 3) << 8 | mode;
         let key = Key { phys, rip: self.rip, size: self.code_size };
         if let Some(block) = self.blocks.blocks.get(&key) {
             let block: *const Block = &raw const **block;
@@ -211,7 +220,7 @@ impl Cpu {
         self.stats.revalidations += 1;
         let Some(block) = self.blocks.blocks.get(&key) else { return false };
         let Some(source) = block.source[0] else { return false };
-        let generation = self.guard_code(source.page);
+        let generation = self.guard_code(source.page, source.lines());
         let mut now = vec![0; source.len];
         if self.shared.memory.read(Gpa(source.phys), &mut now).is_err() {
             return false;

@@ -12,9 +12,12 @@ use crate::block::BlockCache;
 use crate::debug::Watch;
 use crate::flags::Flags;
 use crate::fpu::Fpu;
+use crate::jit::{Context, Jit};
+use crate::lockstep::Journal;
 use crate::mmu::Mmu;
 use crate::partition::Shared;
 use crate::pending::{Pending, Slot};
+use crate::stats::{Stats, ticks};
 
 /// Indices into [`Cpu::regs`].
 #[allow(dead_code, reason = "the whole set, named once")]
@@ -138,22 +141,14 @@ pub(crate) struct Cpu {
     /// The machine's side of the pins during a run.
     pub(crate) io: Option<NonNull<dyn CpuIo>>,
     pub(crate) stats: Stats,
-}
-
-/// What the engine counts.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Stats {
-    pub(crate) instructions: u64,
-    pub(crate) blocks_run: u64,
-    pub(crate) blocks_decoded: u64,
-    pub(crate) tlb_misses: u64,
-    pub(crate) tlb_flushes: u64,
-    pub(crate) exceptions: u64,
-    pub(crate) interrupts: u64,
-    pub(crate) mmio: u64,
-    pub(crate) pio: u64,
-    pub(crate) halts: u64,
-    pub(crate) revalidations: u64,
+    /// Open while a run may have to be taken back: see [`crate::lockstep`].
+    pub(crate) journal: Option<Box<Journal>>,
+    /// Why the engine cannot go on, with [`leave::STOP`].
+    pub(crate) failure: Option<String>,
+    /// What translated code and its callers tell each other.
+    pub(crate) jit: Context,
+    /// The translator, if there is one.
+    pub(crate) translator: Option<Box<Jit>>,
 }
 
 impl Cpu {
@@ -193,7 +188,11 @@ impl Cpu {
         } else {
             CodeSize::Bits16
         };
-        self.data_table = Mmu::table_for(self.cpl, self.cr0, self.cr4, self.system_flags);
+        let table = Mmu::table_for(self.cpl, self.cr0, self.cr4, self.system_flags);
+        if table != self.data_table {
+            self.data_table = table;
+            self.jit.close_window();
+        }
         self.interest = Pending::ALWAYS | if self.system_flags & rflags::IF != 0 { Pending::MASKABLE } else { 0 };
         if self.nmi_blocked {
             self.interest &= !Pending::NMI;
@@ -241,11 +240,13 @@ impl Cpu {
     /// a lock.
     pub(crate) fn call_out<R>(&mut self, call: impl FnOnce(&dyn CpuIo) -> R) -> R {
         let in_guest = self.slot.in_guest.swap(false, Ordering::SeqCst);
+        let start = ticks();
         let result = match self.io {
             // SAFETY: set from a reference that outlives the run, and cleared when the run ends.
             Some(io) => call(unsafe { io.as_ref() }),
             None => call(&crate::run::Nowhere),
         };
+        self.stats.device_ticks += ticks().saturating_sub(start);
         self.slot.in_guest.store(in_guest, Ordering::SeqCst);
         self.serve_shootdown();
         result
@@ -281,6 +282,13 @@ impl Cpu {
     #[cold]
     pub(crate) fn ss(&mut self, error_code: u16) -> Raised {
         self.raise_code(x86::bits::vector::SS, u32::from(error_code))
+    }
+
+    /// Ends the run with an error: the engine itself has failed.
+    #[cold]
+    pub(crate) fn fail(&mut self, why: String) {
+        self.failure = Some(why);
+        self.stop_with(engine::Stop::Kicked);
     }
 
     /// Ends the run with `stop` after this instruction.

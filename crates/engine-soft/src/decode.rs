@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, OpKind, Register};
-use memory::Gpa;
+use memory::{Gpa, code_lines};
 use x86::CpuModel;
 
 use crate::block::{Block, Source};
@@ -15,6 +15,8 @@ const PAGE: u64 = 4096;
 /// The longest instruction.
 const MOST_BYTES: usize = 15;
 const MOST_OPS: usize = 64;
+/// How often a block is decoded while others write to it.
+const MOST_TRIES: usize = 4;
 
 /// What the families need to know to lower an instruction.
 pub(crate) struct LowerCtx<'a> {
@@ -61,6 +63,14 @@ fn beyond_limit(cpu: &mut Cpu, _: &Op) -> Exec {
     Err(cpu.gp(0))
 }
 
+/// Instructions and where they came from.
+struct Decoded {
+    ops: Vec<Op>,
+    bytes: Vec<u8>,
+    /// Where the bytes lie: address and length in one page, or two.
+    pieces: [(u64, usize); 2],
+}
+
 impl Cpu {
     /// The linear address of RIP.
     pub(crate) fn fetch_address(&mut self) -> Exec<u64> {
@@ -76,31 +86,56 @@ impl Cpu {
 
     /// Decodes the block at RIP, which is at linear address `lin` and physical address `phys`. Whether it may be kept.
     pub(crate) fn decode_block(&mut self, lin: u64, phys: u64) -> Exec<(Block, bool)> {
+        for _ in 0..MOST_TRIES {
+            let Decoded { ops, bytes, pieces } = self.read_and_decode(lin, phys)?;
+            // Only changes of what is read after it is marked are told of, and which lines to mark is known only now:
+            // so the bytes are read again.
+            let source = pieces.map(|(phys, len)| if len == 0 { None } else { self.source(phys, len) });
+            let keep = pieces.iter().zip(&source).all(|((_, len), source)| *len == 0 || source.is_some());
+            if !keep || self.are_there(&pieces, &bytes) {
+                return Ok((Block::new(ops, &bytes, source), keep));
+            }
+        }
+        // Somebody writes there all the time, so there is no telling which bytes an instruction is made of, nor what it
+        // does to the next one.
+        let Decoded { mut ops, bytes, .. } = self.read_and_decode(lin, phys)?;
+        ops.truncate(1);
+        Ok((Block::new(ops, &bytes, [None; 2]), false))
+    }
+
+    /// Decodes what is at physical address `phys` now.
+    fn read_and_decode(&mut self, lin: u64, phys: u64) -> Exec<Decoded> {
         let in_page = (PAGE - (phys & (PAGE - 1))) as usize;
         let mut bytes = vec![0xff; in_page.min(MOST_OPS * MOST_BYTES)];
-        let mut source = [self.source(phys, bytes.len()), None];
-        let mut keep = source[0].is_some();
         // Where there is no memory, the bus reads as ones.
         let _ = self.shared.memory.read(Gpa(phys), &mut bytes);
         let (mut decoded, mut used, truncated) = self.decode_bytes(&bytes);
+        let mut next = 0;
         if decoded.is_empty() && truncated {
             // The first instruction crosses into the next page.
-            let next = self.translate_fetch_at(lin.wrapping_add(in_page as u64))?;
+            next = self.translate_fetch_at(lin.wrapping_add(in_page as u64))?;
             let mut tail = [0xff; MOST_BYTES];
-            source[1] = self.source(next, MOST_BYTES);
-            keep &= source[1].is_some();
             let _ = self.shared.memory.read(Gpa(next), &mut tail);
             bytes.extend_from_slice(&tail);
             (decoded, used, _) = self.decode_bytes(&bytes);
             decoded.truncate(1);
-            used = decoded.first().map_or(used, |op| usize::from(op.len));
-        }
-        let first = used.min(in_page);
-        if let Some(source) = &mut source[0] {
-            source.len = first;
+            // One that is not valid may be so by any of its bytes.
+            used = decoded.first().map_or(used, |op| usize::from(op.len).max(in_page + 1));
         }
         bytes.truncate(used);
-        Ok((Block::new(decoded, &bytes, source), keep))
+        let first = used.min(in_page);
+        Ok(Decoded { ops: decoded, bytes, pieces: [(phys, first), (next, used - first)] })
+    }
+
+    /// Whether `pieces` of memory hold `bytes`, one after the other.
+    fn are_there(&self, pieces: &[(u64, usize)], bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        pieces.iter().all(|(phys, len)| {
+            let (expected, behind) = rest.split_at((*len).min(rest.len()));
+            rest = behind;
+            let mut now = vec![0; expected.len()];
+            self.shared.memory.read(Gpa(*phys), &mut now).is_ok() && now == expected
+        })
     }
 
     pub(crate) fn translate_fetch_at(&mut self, lin: u64) -> Exec<u64> {
@@ -108,12 +143,25 @@ impl Cpu {
         self.translate_fetch(lin)
     }
 
-    /// The piece of memory at `phys`, made a code page and its generation taken before anything is read.
+    /// The piece of memory at `phys`, its lines marked as code: what is read after this and changes later changes its
+    /// generation.
     fn source(&mut self, phys: u64, len: usize) -> Option<Source> {
         let page = self.shared.memory.host_page(Gpa(phys))?.index;
-        let generation = self.guard_code(page);
+        let generation = self.guard_code(page, code_lines((phys & (PAGE - 1)) as usize, len));
         let cell = NonNull::from(self.shared.memory.flags().generation_cell(page));
         Some(Source { phys, page, len, generation, cell })
+    }
+
+    /// Lowers one instruction of the current mode.
+    pub(crate) fn lower_one(&self, instr: &Instruction) -> Op {
+        let bits = self.code_size as u32;
+        let ctx = LowerCtx { bits, model: &self.model, thunks: &self.shared.thunks };
+        let mut op = prefill(instr, bits);
+        if instr.is_invalid() || !features::offered(instr, ctx.model) || !lower(instr, &ctx, &mut op) {
+            op.run = undefined;
+            op.has |= has::ENDS;
+        }
+        op
     }
 
     /// Decodes and lowers as much of `bytes` as makes a block. Gives the instructions, the bytes they take and whether

@@ -7,24 +7,34 @@
 
 mod bench;
 mod block;
+mod code_mail;
 mod cpu;
 mod debug;
 mod decode;
+mod exec_memory;
 mod features;
 mod flags;
 mod fpu;
+mod jit;
+mod lane;
 mod lapic;
+mod lockstep;
 mod mem;
 mod mmu;
 mod op;
 mod ops;
+mod options;
 mod partition;
 mod pending;
 mod run;
 mod shootdown;
+#[cfg(test)]
+mod shootdown_tests;
 mod soft;
+mod stats;
 mod system;
 mod vcpu;
 
 pub use bench::{Bench, UserExit};
+pub use options::{SoftOptions, Translator};
 pub use soft::SoftEngine;

@@ -5,7 +5,7 @@ use std::arch::asm;
 use x86::Segment;
 use x86::bits::vector;
 
-use crate::cpu::{Cpu, Exec, Raised, leave, reg, sreg};
+use crate::cpu::{Cpu, Exec, Raised, reg, sreg};
 use crate::flags::Flags;
 use crate::mmu::{Access, Target, is_canonical, table};
 use crate::op::{HIGH_BYTE, Op, has};
@@ -131,6 +131,15 @@ word!(u64, i64, 8, reg, "qword", "rax", ":r", |cpu, r| cpu.regs[(r & 31) as usiz
     cpu.regs[(r & 31) as usize] = v;
 });
 
+/// A range of RAM within one page that is about to be written.
+pub(crate) struct HostTarget {
+    pub(crate) host: *mut u8,
+    lin: u64,
+    len: u64,
+    /// The page, if there was no right to write it silently.
+    page: Option<usize>,
+}
+
 /// The size of the next bus access of `left` bytes: devices see 1, 2, 4 or 8.
 fn bus_piece(left: usize) -> usize {
     match left {
@@ -230,7 +239,7 @@ impl Cpu {
         let lin = self.address(op, T::SIZE, true)?;
         let entry = self.mmu.entry(self.data_table, lin);
         if lin.wrapping_sub(entry.write) <= PAGE - T::SIZE {
-            let host = lin.wrapping_add(entry.to_host) as *mut u8;
+            let host = lin.wrapping_sub(entry.write).wrapping_add(entry.host) as *mut u8;
             // SAFETY: a write tag covers the whole access.
             return Ok(unsafe { self.modify_host(host, op.has(has::LOCK), f) });
         }
@@ -274,7 +283,7 @@ impl Cpu {
         {
             // SAFETY: the access lies in one page of RAM.
             let r = unsafe { self.modify_host(host, lock, f) };
-            self.wrote(page);
+            self.wrote(page, lin, T::SIZE);
             return Ok(r);
         }
         // Across pages or to a device: both pages are probed before the first byte, then a read and a write. LOCK
@@ -322,7 +331,7 @@ impl Cpu {
             // SAFETY: the access lies in one page of RAM.
             let old = unsafe { self.modify_host(host, true, |_, old: T| (f(old), old)) };
             self.flags = flags;
-            self.wrote(page);
+            self.wrote(page, lin, T::SIZE);
             return Ok(old);
         }
         let old = self.read_in::<T>(table, lin)?;
@@ -340,7 +349,7 @@ impl Cpu {
         let entry = self.mmu.entry(table, lin);
         if lin.wrapping_sub(entry.read) <= PAGE - T::SIZE {
             // SAFETY: a read tag covers the whole access.
-            return Ok(unsafe { T::load(lin.wrapping_add(entry.to_host) as *const u8) });
+            return Ok(unsafe { T::load(lin.wrapping_sub(entry.read).wrapping_add(entry.host) as *const u8) });
         }
         self.read_slow(table, lin)
     }
@@ -350,7 +359,7 @@ impl Cpu {
         let entry = self.mmu.entry(table, lin);
         if lin.wrapping_sub(entry.write) <= PAGE - T::SIZE {
             // SAFETY: a write tag covers the whole access.
-            unsafe { T::store(lin.wrapping_add(entry.to_host) as *mut u8, value) };
+            unsafe { T::store(lin.wrapping_sub(entry.write).wrapping_add(entry.host) as *mut u8, value) };
             return Ok(());
         }
         self.write_slow(table, lin, value)
@@ -388,7 +397,7 @@ impl Cpu {
             Target::Ram { host, page, writable: true } => {
                 // SAFETY: the access lies in one page of RAM.
                 unsafe { T::store(host, value) };
-                self.wrote(page);
+                self.wrote(page, lin, T::SIZE);
             }
             Target::Ram { .. } => {}
             Target::Bus(at) => self.bus_write(at, &bytes[..T::SIZE as usize]),
@@ -405,14 +414,13 @@ impl Cpu {
         Ok(())
     }
 
-    /// After a write to RAM that was not silent.
+    /// After a write of `len` bytes at `lin`, in page `page` of RAM, that was not silent.
     #[inline]
-    fn wrote(&mut self, page: usize) {
-        let flags = self.shared.memory.flags();
-        flags.written(page);
-        if flags.is_armed(page) {
-            flags.release_code(page);
-            self.leave |= leave::BLOCK;
+    pub(crate) fn wrote(&mut self, page: usize, lin: u64, len: u64) {
+        self.shared.memory.flags().written(page, (lin & (PAGE - 1)) as usize, len as usize);
+        // The lines may have lost their marks to another vCPU's write, which is in the mail too.
+        if self.code_mail_waits() {
+            self.serve_code_writes();
         }
     }
 
@@ -463,7 +471,7 @@ impl Cpu {
                 Target::Ram { host, page, writable: true } => {
                     // SAFETY: as in `read_bytes_in`.
                     unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), host, n) };
-                    self.wrote(page);
+                    self.wrote(page, here, n as u64);
                 }
                 Target::Ram { .. } => {}
                 Target::Bus(at) => {
@@ -518,11 +526,41 @@ impl Cpu {
             let entry = self.mmu.entry(table, lin);
             let tag = if write { entry.write } else { entry.read };
             if lin.wrapping_sub(tag) < PAGE {
-                return Ok(Some(lin.wrapping_add(entry.to_host) as *mut u8));
+                return Ok(Some(lin.wrapping_sub(tag).wrapping_add(entry.host) as *mut u8));
             }
             self.translate(lin, if write { Access::Write } else { Access::Read }, table)?;
         }
         Ok(None)
+    }
+
+    /// Where to write `len` bytes at `lin` if they are RAM in one page, with or without code; to be followed by
+    /// [`Cpu::wrote_to`]. `None`: go by [`Cpu::write_bytes`].
+    #[inline]
+    pub(crate) fn host_target(&mut self, lin: u64, len: u64) -> Exec<Option<HostTarget>> {
+        if len == 0 || (lin & (PAGE - 1)) + len > PAGE {
+            return Ok(None);
+        }
+        let table = self.data_table;
+        let entry = self.mmu.entry(table, lin);
+        if lin.wrapping_sub(entry.write) < PAGE {
+            let host = lin.wrapping_sub(entry.write).wrapping_add(entry.host) as *mut u8;
+            return Ok(Some(HostTarget { host, lin, len, page: None }));
+        }
+        let Target::Ram { host, page, writable: true } = self.translate(lin, Access::Write, table)? else {
+            return Ok(None);
+        };
+        if table == table::CHECKED || self.watch.covers(lin & !(PAGE - 1)) {
+            return Ok(None);
+        }
+        Ok(Some(HostTarget { host, lin, len, page: Some(page) }))
+    }
+
+    /// After a write to all of `target`.
+    #[inline]
+    pub(crate) fn wrote_to(&mut self, target: &HostTarget) {
+        if let Some(page) = target.page {
+            self.wrote(page, target.lin, target.len);
+        }
     }
 
     fn bus_read(&mut self, at: u64, data: &mut [u8]) {

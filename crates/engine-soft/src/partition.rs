@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use engine::{Clock, DirtyLog, EngineConfig, Error, MsiMessage, Partition, Result, Signal, Vcpu};
-use memory::{Gpa, GuestMemory};
+use memory::{CodeListener, Gpa, GuestMemory};
 use x86::CpuModel;
 use x86::lapic::{DeliveryMode, IpiRequest};
 
 use crate::fpu::Thunks;
+use crate::options::SoftOptions;
 use crate::pending::{Pending, Slot};
+use crate::stats::Stopwatch;
 use crate::vcpu::SoftVcpu;
 
 /// What all vCPUs of a partition see.
@@ -18,6 +20,10 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) slots: Vec<Arc<Slot>>,
     pub(crate) thunks: Thunks,
+    pub(crate) options: SoftOptions,
+    pub(crate) stopwatch: Stopwatch,
+    /// Puts writes to code into the mail of all vCPUs. Kept for the memory, which only borrows it.
+    _code_listener: Arc<CodeListener>,
     /// Held by the vCPU that makes a page a code page.
     pub(crate) code_lock: Mutex<()>,
     /// Held by a LOCKed access across pages.
@@ -34,18 +40,31 @@ pub(crate) struct SoftPartition {
 }
 
 impl SoftPartition {
-    pub(crate) fn new(cfg: &EngineConfig, memory: &GuestMemory, ceiling: CpuModel) -> Result<Self> {
+    pub(crate) fn new(
+        cfg: &EngineConfig,
+        memory: &GuestMemory,
+        ceiling: CpuModel,
+        options: SoftOptions,
+    ) -> Result<Self> {
         let host = |what: &str| {
             let what = what.to_owned();
             move |source| Error::Host { what, source }
         };
         let clock = Clock::start().map_err(host("cannot start the clock's thread"))?;
         let thunks = Thunks::new().map_err(host("cannot map memory for host instructions"))?;
+        let slots: Vec<_> = (0..cfg.vcpus).map(|id| Slot::new(id, &clock)).collect();
+        let told = slots.clone();
+        let code_listener: Arc<CodeListener> =
+            Arc::new(move |page, lines| told.iter().for_each(|slot| slot.post_code_write(page, lines)));
+        memory.flags().listen(&code_listener);
         let shared = Arc::new(Shared {
             memory: memory.clone(),
-            slots: (0..cfg.vcpus).map(|id| Slot::new(id, &clock)).collect(),
+            slots,
             clock,
             thunks,
+            options,
+            stopwatch: Stopwatch::start(),
+            _code_listener: code_listener,
             code_lock: Mutex::new(()),
             split_lock: Mutex::new(()),
             turn: AtomicU32::new(0),
@@ -161,6 +180,7 @@ mod tests {
     use x86::{CpuModel, CpuState, Segment};
 
     use super::SoftPartition;
+    use crate::options::SoftOptions;
 
     #[test]
     fn the_dirty_log_tells_of_each_page_once_per_write() {
@@ -169,7 +189,7 @@ mod tests {
         mem.write(Gpa(0x1000), &[0x88, 0x07, 0x43, 0xeb, 0xfb]).unwrap();
         let model = CpuModel::named("x86-64-v2").unwrap();
         let config = EngineConfig { vcpus: 1, name: "test".into() };
-        let partition = SoftPartition::new(&config, &mem, model.clone()).unwrap();
+        let partition = SoftPartition::new(&config, &mem, model.clone(), SoftOptions::default()).unwrap();
         let mut vcpu = partition.soft_vcpu(0, &model).unwrap();
         let mut state = CpuState::power_on(0, model.signature());
         state.seg = [Segment::real(0); 6];

@@ -1,11 +1,13 @@
 //! What other threads want of a vCPU: one word that the run loop looks at between blocks, and a bell for a halted CPU.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use engine::{Alarm, Clock, VmTime};
 use x86::lapic::{Arrival, IpiRequest, Lapic};
+
+use crate::code_mail::CodeWrites;
 
 /// The bits of [`Slot::pending`].
 pub(crate) struct Pending;
@@ -24,20 +26,27 @@ impl Pending {
     pub(crate) const SHOOTDOWN: u32 = 1 << 6;
     /// The guest-physical layout has changed.
     pub(crate) const LAYOUT: u32 = 1 << 7;
+    /// Code has been written: see [`Slot::post_code_write`].
+    pub(crate) const CODE: u32 = 1 << 8;
     /// What waits for RFLAGS.IF.
     pub(crate) const MASKABLE: u32 = Self::LAPIC | Self::EXTINT;
     /// What does not.
-    pub(crate) const ALWAYS: u32 = Self::NMI | Self::INIT | Self::SIPI | Self::KICK | Self::SHOOTDOWN | Self::LAYOUT;
+    pub(crate) const ALWAYS: u32 =
+        Self::NMI | Self::INIT | Self::SIPI | Self::KICK | Self::SHOOTDOWN | Self::LAYOUT | Self::CODE;
 }
 
 /// The part of a vCPU that other threads may touch.
 pub(crate) struct Slot {
     /// [`Pending`] bits.
     pub(crate) pending: AtomicU32,
+    /// Not zero when something has been posted that the run loop has not looked at yet: translated code polls it.
+    pub(crate) attention: AtomicU64,
     /// The vector of the latest start-up IPI.
     pub(crate) sipi_vector: AtomicU32,
     /// Whether the vCPU is between block boundaries and may hold write translations in use.
     pub(crate) in_guest: AtomicBool,
+    /// What [`Pending::CODE`] is about.
+    code_writes: Mutex<CodeWrites>,
     lapic: Mutex<Lapic>,
     /// The level of the PIC's INTR pin.
     extint: AtomicBool,
@@ -54,8 +63,10 @@ impl Slot {
     pub(crate) fn new(id: u32, clock: &Clock) -> Arc<Self> {
         let slot = Arc::new(Self {
             pending: AtomicU32::new(0),
+            attention: AtomicU64::new(0),
             sipi_vector: AtomicU32::new(0),
             in_guest: AtomicBool::new(false),
+            code_writes: Mutex::new(CodeWrites::NONE),
             lapic: Mutex::new(Lapic::power_on(id)),
             extint: AtomicBool::new(false),
             alarm: OnceLock::new(),
@@ -156,9 +167,26 @@ impl Slot {
         self.lapic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes that marked `lines` of page `page` have been written. A vCPU that sleeps is left to, and finds out before
+    /// it runs.
+    pub(crate) fn post_code_write(&self, page: usize, lines: u64) {
+        self.code_writes.lock().unwrap_or_else(PoisonError::into_inner).add(page, lines);
+        self.pending.fetch_or(Pending::CODE, Ordering::SeqCst);
+        self.attention.store(1, Ordering::SeqCst);
+    }
+
+    /// Takes out what [`Slot::post_code_write`] has put in since the last time.
+    pub(crate) fn take_code_writes(&self) -> CodeWrites {
+        // What comes after this sets the bit again.
+        self.clear(Pending::CODE);
+        let mut writes = self.code_writes.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *writes, CodeWrites::NONE)
+    }
+
     /// Sets `bits` and wakes the vCPU if it sleeps.
     pub(crate) fn post(&self, bits: u32) {
         self.pending.fetch_or(bits, Ordering::SeqCst);
+        self.attention.store(1, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) {
             // Taking the lock makes sure that the sleeper is either before its last look at `pending` or in the wait.
             drop(self.sleeping.lock().unwrap_or_else(PoisonError::into_inner));

@@ -9,6 +9,7 @@ use x86::{CpuState, Event};
 
 use crate::cpu::{CodeSize, Cpu, Exec, leave, sreg};
 use crate::op::Op;
+use crate::options::Translator;
 use crate::pending::Pending;
 
 /// The machine's side of the pins when there is none: nobody answers.
@@ -36,12 +37,14 @@ impl Cpu {
     /// Runs until something ends the run.
     pub(crate) fn run(&mut self) -> Stop {
         self.slot.in_guest.store(true, Ordering::SeqCst);
+        self.enter_thread();
         let stop = self.run_blocks(usize::MAX);
+        self.leave_thread();
         self.slot.in_guest.store(false, Ordering::SeqCst);
         stop.unwrap_or(Stop::Kicked)
     }
 
-    /// Runs at most `budget` blocks; `None` when it is used up.
+    /// Runs at most `budget` blocks, or stretches of translated code; `None` when it is used up.
     pub(crate) fn run_blocks(&mut self, budget: usize) -> Option<Stop> {
         for _ in 0..budget {
             if let Some(stop) = self.between_blocks() {
@@ -55,37 +58,56 @@ impl Cpu {
                 }
                 continue;
             }
-            match self.find_block() {
-                Ok(block) => {
-                    // SAFETY: blocks are freed by `find_block` only.
-                    let ops: &[Op] = unsafe { &(*block).ops };
-                    self.stats.blocks_run += 1;
-                    let (mut left, mut faulted) = (ops.iter(), 0);
-                    for op in left.by_ref() {
-                        self.rip = op.next;
-                        let done = (op.run)(self, op);
-                        if done.is_ok() && self.leave == 0 {
-                            continue;
-                        }
-                        if done.is_err() {
-                            faulted = 1;
-                            self.rip = self.wrap_rip(op.rip());
-                            self.deliver_fault();
-                        }
-                        break;
-                    }
-                    self.stats.instructions += (ops.len() - left.len() - faulted) as u64;
-                }
-                Err(_) => self.deliver_fault(),
+            if self.shared.options.translator == Translator::LockStep {
+                self.run_lock_step();
+            } else if self.translator.is_none() || !self.run_translated() {
+                self.interpret_block();
             }
         }
         None
+    }
+
+    /// Runs the block at RIP in the interpreter.
+    pub(crate) fn interpret_block(&mut self) {
+        match self.find_block() {
+            Ok(block) => {
+                // SAFETY: blocks are freed by `find_block` only.
+                let ops: &[Op] = unsafe { &(*block).ops };
+                self.stats.blocks_run += 1;
+                let (mut left, mut faulted) = (ops.iter(), 0);
+                for op in left.by_ref() {
+                    self.rip = op.next;
+                    let done = (op.run)(self, op);
+                    if done.is_ok() && self.leave == 0 {
+                        continue;
+                    }
+                    if done.is_err() {
+                        faulted = 1;
+                        self.rip = self.wrap_rip(op.rip());
+                        self.deliver_fault();
+                    }
+                    break;
+                }
+                self.count_interpreted((ops.len() - left.len() - faulted) as u64);
+            }
+            Err(_) => self.deliver_fault(),
+        }
+    }
+
+    #[inline(always)]
+    fn count_interpreted(&mut self, instructions: u64) {
+        self.stats.instructions += instructions;
+        self.stats.interpreted += instructions;
     }
 
     /// What has to be looked at before a block. Gives the reason to end the run, if there is one.
     #[inline(always)]
     fn between_blocks(&mut self) -> Option<Stop> {
         let left = std::mem::take(&mut self.leave);
+        if self.slot.attention.load(Ordering::Relaxed) != 0 {
+            // Before the look at what is pending: what is posted after it asks again.
+            self.slot.attention.store(0, Ordering::SeqCst);
+        }
         let pending = self.slot.pending.load(Ordering::Relaxed) & self.interest;
         if left & !leave::BLOCK == 0 && pending == 0 && !self.halted && !self.wait_for_sipi {
             return None;
@@ -103,9 +125,15 @@ impl Cpu {
         }
         loop {
             self.leave = 0;
+            // Before the look at what is pending: what is posted after it asks again.
+            self.slot.attention.store(0, Ordering::SeqCst);
             let pending = self.slot.pending.load(Ordering::SeqCst);
             if pending & Pending::SHOOTDOWN != 0 {
                 self.serve_shootdown();
+            }
+            if pending & Pending::CODE != 0 {
+                self.serve_code_writes();
+                self.leave = 0;
             }
             if pending & Pending::LAYOUT != 0 {
                 self.slot.clear(Pending::LAYOUT);
@@ -193,7 +221,7 @@ impl Cpu {
     }
 
     /// Delivers the exception in `self.fault`; RIP is that of the instruction that raised it.
-    fn deliver_fault(&mut self) {
+    pub(crate) fn deliver_fault(&mut self) {
         self.stats.exceptions += 1;
         self.halted = false;
         self.deliver_exception(self.fault);
@@ -224,7 +252,7 @@ impl Cpu {
             self.deliver_fault();
             return None;
         }
-        self.stats.instructions += 1;
+        self.count_interpreted(1);
         // Not one that this instruction, an IRET, has just loaded.
         if resumed && self.rip != from {
             self.system_flags &= !rflags::RF;
@@ -241,7 +269,7 @@ impl Cpu {
     }
 
     /// RIP cut to the code size.
-    fn wrap_rip(&self, rip: u64) -> u64 {
+    pub(crate) fn wrap_rip(&self, rip: u64) -> u64 {
         match self.code_size {
             CodeSize::Bits16 => rip & 0xffff,
             CodeSize::Bits32 => rip & 0xffff_ffff,

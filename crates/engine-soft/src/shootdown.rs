@@ -1,9 +1,15 @@
-//! How a page becomes a code page while other vCPUs may hold rights to write it silently.
+//! How a page becomes a code page while other vCPUs may hold rights to write it silently, and how vCPUs learn that code
+//! has been written.
+//!
+//! Every write to a marked line is put into the mail of all vCPUs, the writer's too, before the writer goes on (see
+//! `memory::PageFlags` and [`crate::partition`]). The writer takes it out at once, the others where they look at
+//! `pending`.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use crate::cpu::Cpu;
+use crate::code_mail::CodeWrites;
+use crate::cpu::{Cpu, leave};
 use crate::partition::Shared;
 use crate::pending::Pending;
 
@@ -25,17 +31,15 @@ impl Shared {
 }
 
 impl Cpu {
-    /// Makes `page` a code page and gives its generation: what is read after this returns and changes later, changes
-    /// with a bump of that generation.
-    pub(crate) fn guard_code(&mut self, page: usize) -> u32 {
+    /// Makes `page` a code page, marks `lines` of it and gives its generation: what is read from the lines after this
+    /// returns and changes later, changes with a bump of that generation and with a call of [`Cpu::code_written`].
+    pub(crate) fn guard_code(&mut self, page: usize, lines: u64) -> u32 {
         loop {
-            self.make_code(page);
-            let flags = self.shared.memory.flags();
-            let generation = flags.generation(page);
-            // A writer may have made it an ordinary page again before the generation was taken.
-            if flags.is_code(page) {
+            // A writer may make it an ordinary page again at any time.
+            if let Some(generation) = self.shared.memory.flags().mark_code(page, lines) {
                 return generation;
             }
+            self.make_code(page);
         }
     }
 
@@ -58,7 +62,7 @@ impl Cpu {
         };
         loop {
             if flags.arm_code(page) {
-                self.mmu.drop_write_tags();
+                self.drop_write_tags();
                 shared.withdraw_write_rights(Some(self.id));
             }
             if flags.set_code(page) {
@@ -67,11 +71,47 @@ impl Cpu {
         }
     }
 
+    /// Gives up all rights to write silently, also those that the running block has looked up already.
+    pub(crate) fn drop_write_tags(&mut self) {
+        self.mmu.drop_write_tags();
+        self.jit.close_window();
+        self.leave |= leave::BLOCK;
+    }
+
     /// Serves another vCPU's request.
     pub(crate) fn serve_shootdown(&mut self) {
         if self.slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0 {
-            self.mmu.drop_write_tags();
+            self.drop_write_tags();
             self.slot.clear(Pending::SHOOTDOWN);
         }
+    }
+
+    /// Whether code has been written that this vCPU has not been told of.
+    #[inline]
+    pub(crate) fn code_mail_waits(&self) -> bool {
+        self.slot.pending.load(Ordering::SeqCst) & Pending::CODE != 0
+    }
+
+    /// Reads the mail about written code.
+    #[cold]
+    pub(crate) fn serve_code_writes(&mut self) {
+        match self.slot.take_code_writes() {
+            CodeWrites::Lines(list) => list.into_iter().for_each(|(page, lines)| self.code_written(page, lines)),
+            CodeWrites::Anywhere => self.code_written_anywhere(),
+        }
+    }
+
+    /// Code that came from `lines` of page `page` may be out of date: called between the write and the writer's next
+    /// instruction, and on other vCPUs before they run on. The block that is running is left after this instruction;
+    /// decoded blocks know by the page's generation.
+    fn code_written(&mut self, page: usize, lines: u64) {
+        self.leave |= leave::BLOCK;
+        self.forget_translated(page, lines);
+    }
+
+    /// As [`Cpu::code_written`] for each line of each page.
+    fn code_written_anywhere(&mut self) {
+        self.leave |= leave::BLOCK;
+        self.forget_translations();
     }
 }

@@ -6,6 +6,7 @@ use engine::{Engine, EngineConfig, Error, Limits, Partition, Result};
 use memory::GuestMemory;
 use x86::{CpuModel, Feature};
 
+use crate::options::SoftOptions;
 use crate::partition::SoftPartition;
 
 /// The most vCPUs of a partition: the APIC IDs that an xAPIC can address.
@@ -15,6 +16,7 @@ const MOST_VCPUS: u32 = 254;
 #[derive(Debug)]
 pub struct SoftEngine {
     limits: Limits,
+    options: SoftOptions,
 }
 
 /// A feature whose instructions run on the host's own unit, and whether the host has it.
@@ -28,8 +30,10 @@ impl SoftEngine {
     /// The engine on this host.
     ///
     /// # Errors
+    /// [`Error::Config`] for options out of their bounds.
     /// [`Error::Unsupported`] on a host without SSE2 and FXSR, which every x86-64 has.
-    pub fn new() -> Result<Self> {
+    pub fn new(options: SoftOptions) -> Result<Self> {
+        options.check()?;
         if !std::arch::is_x86_feature_detected!("sse2") || !std::arch::is_x86_feature_detected!("fxsr") {
             return Err(Error::Unsupported { what: "SSE2".into(), fix: "run on an x86-64 processor".into() });
         }
@@ -40,7 +44,7 @@ impl SoftEngine {
             Adx: "adx", Popcnt: "popcnt", Abm: "lzcnt", Movbe: "movbe", Xsave: "xsave", Cx16: "cmpxchg16b",
         };
         let ceiling = on_host.iter().filter(|(_, has)| !has).fold(full, |model, (feature, _)| model.without(*feature));
-        Ok(Self { limits: Limits { max_vcpus: MOST_VCPUS, ceiling, dirty_log: true } })
+        Ok(Self { limits: Limits { max_vcpus: MOST_VCPUS, ceiling, dirty_log: true }, options })
     }
 }
 
@@ -60,6 +64,6 @@ impl Engine for SoftEngine {
                 cfg.vcpus, self.limits.max_vcpus
             )));
         }
-        Ok(Arc::new(SoftPartition::new(cfg, mem, self.limits.ceiling.clone())?))
+        Ok(Arc::new(SoftPartition::new(cfg, mem, self.limits.ceiling.clone(), self.options)?))
     }
 }

@@ -3,23 +3,27 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use engine::{Breakpoints, CpuIo, Error, Kicker, Result, Stop, Vcpu};
+use engine::{Breakpoints, CpuIo, Error, Kicker, Result, Stat, Stop, Vcpu};
 use x86::bits::{cr0, efer, rflags};
 use x86::lapic::Lapic;
 use x86::{Activity, CpuModel, CpuState, Event, Events};
 
 use crate::block::BlockCache;
-use crate::cpu::{CodeSize, Cpu, Fault, Stats, sreg};
+use crate::cpu::{CodeSize, Cpu, Fault, sreg};
 use crate::debug::Watch;
 use crate::flags::Flags;
 use crate::fpu::Fpu;
+use crate::jit::{Context, Jit};
+use crate::lane::Lane;
 use crate::mmu::{Mmu, is_canonical};
+use crate::options::Translator;
 use crate::partition::Shared;
 use crate::pending::Pending;
+use crate::stats::Stats;
 
 /// One vCPU of the software engine.
 pub(crate) struct SoftVcpu {
-    pub(crate) cpu: Box<Cpu>,
+    pub(crate) cpu: Box<Lane>,
 }
 
 // SAFETY: the raw pointers in a CPU lead into its own blocks, into guest memory, which lives as long as `shared`, and,
@@ -29,6 +33,14 @@ unsafe impl Send for SoftVcpu {}
 impl SoftVcpu {
     pub(crate) fn new(id: u32, model: &CpuModel, shared: &Arc<Shared>) -> Self {
         let state = CpuState::power_on(id, model.signature());
+        let translator = match shared.options.translator {
+            Translator::Off => None,
+            // Without memory for code there is the interpreter.
+            _ => Jit::new(shared.options.code_cache).map(Box::new).ok(),
+        };
+        let mut lane = Box::<Lane>::new_zeroed();
+        // SAFETY: within the new allocation, which stays where it is and outlives the CPU in it.
+        let tables = unsafe { NonNull::new_unchecked(&raw mut (*lane.as_mut_ptr()).tlb) };
         let cpu = Cpu {
             regs: [0; 32],
             rip: 0,
@@ -60,7 +72,8 @@ impl SoftVcpu {
             lapic_page: u64::MAX,
             stop: None,
             fpu: Fpu::new(),
-            mmu: Mmu::new(),
+            // SAFETY: the lane's own tables, which nobody else uses.
+            mmu: unsafe { Mmu::new(tables) },
             blocks: BlockCache::new(),
             watch: Watch::default(),
             model: model.clone(),
@@ -69,14 +82,24 @@ impl SoftVcpu {
             shared: Arc::clone(shared),
             io: None,
             stats: Stats::default(),
+            journal: None,
+            failure: None,
+            jit: Context::new(NonNull::from(&shared.slots[id as usize].attention)),
+            translator,
         };
-        let mut vcpu = Self { cpu: Box::new(cpu) };
+        // SAFETY: within the new allocation; with the CPU all of it is initialized.
+        let lane = unsafe {
+            (&raw mut (*lane.as_mut_ptr()).cpu).write(cpu);
+            lane.assume_init()
+        };
+        let mut vcpu = Self { cpu: lane };
+        vcpu.cpu.cpu.jit.cpu = (&raw mut *vcpu.cpu).cast();
         vcpu.load(&state);
         vcpu
     }
 
     fn load(&mut self, s: &CpuState) {
-        let cpu = &mut *self.cpu;
+        let cpu: &mut Cpu = &mut self.cpu;
         cpu.regs = [0; 32];
         cpu.regs[..16].copy_from_slice(&s.gpr);
         cpu.rip = s.rip;
@@ -106,7 +129,7 @@ impl SoftVcpu {
             (true, false) => s.seg[sreg::SS].dpl(),
         };
         cpu.set_rflags(s.rflags);
-        cpu.slot.clear(!Pending::KICK);
+        cpu.slot.clear(!(Pending::KICK | Pending::SHOOTDOWN | Pending::LAYOUT | Pending::CODE));
         if s.events.nmi_pending {
             cpu.slot.post(Pending::NMI);
         }
@@ -157,7 +180,10 @@ impl Vcpu for SoftVcpu {
         let stop = self.cpu.run();
         self.cpu.fpu.park();
         self.cpu.io = None;
-        Ok(stop)
+        match self.cpu.failure.take() {
+            Some(why) => Err(Error::Internal(why)),
+            None => Ok(stop),
+        }
     }
 
     fn kicker(&self) -> Kicker {
@@ -166,7 +192,7 @@ impl Vcpu for SoftVcpu {
     }
 
     fn state(&mut self) -> Result<CpuState> {
-        let cpu = &mut *self.cpu;
+        let cpu: &mut Cpu = &mut self.cpu;
         let now = cpu.shared.clock.now();
         let mut lapic = cpu.slot.lapic();
         lapic.timer_fired(now.0);
@@ -223,20 +249,7 @@ impl Vcpu for SoftVcpu {
         Ok(())
     }
 
-    fn stats(&self) -> Vec<(&'static str, u64)> {
-        let s = &self.cpu.stats;
-        vec![
-            ("instructions", s.instructions),
-            ("blocks-run", s.blocks_run),
-            ("blocks-decoded", s.blocks_decoded),
-            ("blocks-revalidated", s.revalidations),
-            ("tlb-misses", s.tlb_misses),
-            ("tlb-flushes", s.tlb_flushes),
-            ("exceptions", s.exceptions),
-            ("interrupts", s.interrupts),
-            ("mmio", s.mmio),
-            ("port-io", s.pio),
-            ("halts", s.halts),
-        ]
+    fn stats(&self) -> Vec<Stat> {
+        self.cpu.stats.list(&self.cpu.shared.stopwatch, self.cpu.translator.is_some())
     }
 }

@@ -9,6 +9,7 @@ mod oracle;
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
+use engine_soft::SoftOptions;
 use iced_x86::Code;
 use oracle::case::{Case, Outcome};
 use oracle::catalogue::CLASSES;
@@ -149,7 +150,7 @@ fn the_host_is_its_own_oracle() {
 fn the_engine_agrees_with_the_host() {
     let generator = Generator::new(only().as_deref());
     let mut host = Host::open().unwrap();
-    let mut subject = Subject::new();
+    let mut subject = Subject::new(SoftOptions::default());
     let mut counts = Counts::default();
     let mut failures = Failures::default();
     let plan = Plan::from_environment(2_000_000);

@@ -12,12 +12,14 @@
 
 mod clock;
 mod debug;
+mod stat;
 
 use std::sync::Arc;
 
 pub use clock::{Alarm, Clock, VmTime};
 pub use debug::{Breakpoint, BreakpointKind, Breakpoints, DebugEvent};
 use memory::GuestMemory;
+pub use stat::{Amount, Stat};
 use x86::{CpuModel, CpuState};
 
 /// What went wrong in an engine.
@@ -132,8 +134,8 @@ pub trait Vcpu: Send {
     /// # Errors
     /// [`Error::Config`] when there are more than the engine can do.
     fn set_breakpoints(&mut self, breakpoints: &Breakpoints) -> Result<()>;
-    /// What the engine has counted so far, as name and value.
-    fn stats(&self) -> Vec<(&'static str, u64)> {
+    /// What the engine has counted so far. To be asked by the thread that runs the vCPU.
+    fn stats(&self) -> Vec<Stat> {
         Vec::new()
     }
 }

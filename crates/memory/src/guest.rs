@@ -45,6 +45,8 @@ struct Shared {
     mapping: Mapping,
     /// In order of address, each with its offset in the mapping.
     regions: Vec<(Region, u64)>,
+    /// The largest of them, where most accesses go.
+    main: (Region, u64),
     flags: PageFlags,
 }
 
@@ -73,7 +75,9 @@ impl GuestMemory {
         let len = usize::try_from(offset).map_err(|_| refused(std::io::ErrorKind::OutOfMemory.into()))?;
         let mapping = Mapping::anonymous(len).map_err(refused)?;
         let flags = PageFlags::new(len / PAGE_SIZE as usize);
-        Ok(Self(Arc::new(Shared { mapping, regions: placed, flags })))
+        let none = (Region { start: Gpa(0), len: 0, kind: Kind::Ram }, 0);
+        let main = placed.iter().copied().max_by_key(|(region, _)| region.len).unwrap_or(none);
+        Ok(Self(Arc::new(Shared { mapping, regions: placed, main, flags })))
     }
 
     /// The regions in order of address.
@@ -126,8 +130,11 @@ impl GuestMemory {
                 let to = self.0.mapping.as_ptr().add(offset);
                 std::ptr::copy_nonoverlapping(data[range.clone()].as_ptr(), to, range.len());
             }
-            let (first, last) = (offset / PAGE_SIZE as usize, (offset + range.len() - 1) / PAGE_SIZE as usize);
-            (first..=last).for_each(|page| self.0.flags.written(page));
+            let (page_size, end) = (PAGE_SIZE as usize, offset + range.len());
+            for page in offset / page_size..=(end - 1) / page_size {
+                let from = offset.max(page * page_size);
+                self.0.flags.written(page, from % page_size, end.min((page + 1) * page_size) - from);
+            }
         })
     }
 
@@ -156,10 +163,11 @@ impl GuestMemory {
     /// Kind, offset in the mapping and bytes left in the region.
     #[inline]
     fn locate(&self, at: Gpa) -> Option<(Kind, u64, u64)> {
-        self.0.regions.iter().find_map(|(region, offset)| {
+        let look = |(region, offset): &(Region, u64)| {
             let inside = at.0.wrapping_sub(region.start.0);
             (inside < region.len).then(|| (region.kind, offset + inside, region.len - inside))
-        })
+        };
+        look(&self.0.main).or_else(|| self.0.regions.iter().find_map(look))
     }
 
     fn chunks(&self, at: Gpa, len: usize, mut each: impl FnMut(Kind, usize, std::ops::Range<usize>)) -> Result<()> {
@@ -201,6 +209,22 @@ mod tests {
         assert_eq!(mem.ram_bytes(), 0x3000);
         assert_eq!(mem.end(), Gpa(0x10_2000));
         assert!(mem.host_page(Gpa(0x2000)).is_none());
+    }
+
+    #[test]
+    fn writes_from_outside_reach_code_and_only_code() {
+        let mem = GuestMemory::new(&[ram(0, 0x3000)]).unwrap();
+        let flags = mem.flags();
+        for page in 0..3 {
+            flags.arm_code(page);
+            assert!(flags.set_code(page));
+            assert!(flags.mark_code(page, 1 | 1 << 63).is_some());
+        }
+        mem.write(Gpa(0x1040), &[0; 0xf80]).unwrap();
+        assert_eq!([0, 1, 2].map(|page| flags.marked(page)), [1 | 1 << 63; 3]);
+        mem.write(Gpa(0xfff), &[0; 0x1041]).unwrap();
+        assert_eq!([0, 1, 2].map(|page| flags.marked(page)), [1, 0, 1 << 63]);
+        assert_eq!([0, 1, 2].map(|page| flags.generation(page)), [1; 3]);
     }
 
     #[test]

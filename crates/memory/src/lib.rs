@@ -8,7 +8,7 @@
 mod flags;
 mod guest;
 
-pub use flags::PageFlags;
+pub use flags::{CODE_LINE, CodeListener, PageFlags, code_lines};
 pub use guest::{GuestMemory, HostPage, Kind, Region};
 
 /// The size of a page in bytes.

@@ -1,7 +1,7 @@
 //! Guests of random bytes: whatever they execute, the engine neither panics nor hangs.
 
 use engine::Stop;
-use engine_soft::Bench;
+use engine_soft::{Bench, SoftOptions};
 use memory::{Gpa, GuestMemory, Kind, Region};
 use x86::bits::{cr0, cr4, efer, pte, rflags};
 use x86::{CpuModel, CpuState, Segment};
@@ -41,7 +41,7 @@ pub fn run(seed: u64, code: &[u8], blocks: usize) -> engine::Result<End> {
     mem.write(Gpa(0), &low).map_err(failed)?;
     mem.write(Gpa(CODE), &code[..code.len().min(0x1_0000)]).map_err(failed)?;
     let model = CpuModel::named("x86-64-v3").map_err(|e| engine::Error::Internal(e.to_string()))?;
-    let mut bench = Bench::new(&mem, &model)?;
+    let mut bench = Bench::new(&mem, &model, SoftOptions::default())?;
     bench.set_state(&state(&mut random, &model, &mem).map_err(failed)?)?;
     Ok(match bench.run_blocks(blocks) {
         None if bench.is_halted() => End::Halted,

@@ -4,6 +4,7 @@ mod bare {
     pub(crate) mod long;
     pub(crate) mod modes;
     pub(crate) mod paging;
+    pub(crate) mod pcid;
     pub(crate) mod protected;
     pub(crate) mod tasks;
 }

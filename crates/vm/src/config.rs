@@ -88,12 +88,13 @@ impl Default for Cpus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EntryMode {
-    /// The best way that the kernel offers.
+    /// The quickest way: a bzImage is decompressed before the guest starts, and the kernel inside is entered without
+    /// address space randomisation.
     #[default]
     Auto,
-    /// The 64-bit entry of the Linux boot protocol.
+    /// The 64-bit entry of the Linux boot protocol: a bzImage decompresses itself.
     Boot64,
-    /// The 32-bit entry of the Linux boot protocol.
+    /// The 32-bit entry of the Linux boot protocol: a bzImage decompresses itself.
     Boot32,
     /// The PVH entry.
     Pvh,

@@ -3,12 +3,12 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::Kicker;
+use engine::{Kicker, Stat};
 
 use crate::Outcome;
 
-/// What the engine has counted on one CPU: names and values.
-pub type CpuStats = Vec<(&'static str, u64)>;
+/// What has been counted on one CPU.
+pub type CpuStats = Vec<Stat>;
 
 /// After a panic message, this long a silence of the console is its end.
 const PANIC_SILENCE: Duration = Duration::from_secs(3);

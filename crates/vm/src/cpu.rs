@@ -3,11 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use engine::{Partition, Stop};
+use engine::{Amount, Partition, Stat, Stop, Vcpu};
 use machine::loader::{Entry, set_memory_types};
 use x86::CpuModel;
 
-use crate::control::{Control, Next};
+use crate::control::{Control, CpuStats, Next};
 use crate::outcome::registers;
 use crate::pins::Pins;
 use crate::{OnTripleFault, Outcome};
@@ -43,7 +43,7 @@ impl CpuSeat {
         set_memory_types(&mut power_on);
         self.control.register(self.id, vcpu.kicker());
         loop {
-            match self.control.checkpoint(self.id, vcpu.stats()) {
+            match self.control.checkpoint(self.id, stats(&*vcpu)) {
                 Next::End => return Ok(()),
                 Next::PowerOn => {
                     let mut state = power_on.clone();
@@ -73,6 +73,14 @@ impl CpuSeat {
             }
         }
     }
+}
+
+/// What the engine has counted for the CPU of this thread, and the time that the thread has used.
+fn stats(vcpu: &dyn Vcpu) -> CpuStats {
+    let mut stats = vcpu.stats();
+    let amount = Amount::Time(base::thread_cpu_time());
+    stats.push(Stat { group: "time", name: "host CPU", amount, headline: true });
+    stats
 }
 
 /// What a panicking thread had to say.

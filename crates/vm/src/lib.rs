@@ -20,6 +20,7 @@ pub use config::{Config, Cpus, EntryMode, OnGuestPanic, OnReset, OnTripleFault, 
 pub use config::{DEFAULT_CPU_MODEL, MAX_SERIAL_PORTS};
 pub use control::CpuStats;
 pub use devices::CharOut;
+pub use engine::{Amount, Stat};
 pub use error::Error;
 pub use outcome::Outcome;
 pub use payload::Payload;

@@ -70,6 +70,8 @@ impl Boot {
         let initrd = self.initrd.as_mut().map(|initrd| initrd.read(room)).transpose()?;
         let loaded = loader::load(memory, board, &kernel, initrd.as_deref(), &config.append, config.entry.into());
         drop((kernel, initrd));
+        // They, and what unpacked the kernel, were the largest buffers that there will ever be.
+        base::trim_heap();
         let entry = loaded.map_err(|source| Error::Load { file: self.blamed(&source), source })?;
         self.tables.write(memory)?;
         self.identity.write(memory)?;

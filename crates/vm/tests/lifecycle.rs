@@ -8,7 +8,7 @@ use std::time::Duration;
 use engine::{
     Breakpoints, Clock, CpuIo, DirtyLog, Engine, EngineConfig, Kicker, Limits, MsiMessage, Partition, Signal,
 };
-use engine::{Stop, Vcpu};
+use engine::{Amount, Stat, Stop, Vcpu};
 use memory::GuestMemory;
 use vm::{Config, Cpus, Error, OnReset, Outcome, Payload, Supplies, Vm};
 use x86::{CpuModel, CpuState};
@@ -105,10 +105,13 @@ impl Vcpu for Actor {
     fn set_breakpoints(&mut self, _: &Breakpoints) -> engine::Result<()> {
         Ok(())
     }
-    fn stats(&self) -> Vec<(&'static str, u64)> {
-        vec![("runs", 1)]
+    fn stats(&self) -> Vec<Stat> {
+        vec![RUNS]
     }
 }
+
+/// What the engine of these tests counts.
+const RUNS: Stat = Stat { group: "guest", name: "runs", amount: Amount::Count(1), headline: true };
 
 /// The least bzImage that the loader takes: a header of boot protocol 2.15 and a page of code (Linux, Documentation/arch/x86/boot.rst).
 fn kernel() -> Payload {
@@ -221,7 +224,13 @@ fn a_paused_vm_stands_still() {
         }
     };
     running();
-    assert_eq!(vm.stats(), vec![vec![("runs", 1)]; 4]);
+    let stats = vm.stats();
+    assert_eq!(stats.len(), 4);
+    for cpu in stats {
+        assert_eq!(cpu[0], RUNS);
+        // The thread's own time, which it has used some of.
+        assert!(cpu.len() == 2 && cpu[1].name == "host CPU" && !cpu[1].amount.is_zero());
+    }
     for _ in 0..20 {
         vm.pause();
         let before = turns.load(Ordering::SeqCst);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::exec_memory::ExecMemory;
 use crate::fpu::signal;
 use crate::fpu::thunk::{Built, Thunk};
 
@@ -15,10 +16,8 @@ const ARENA: usize = 16 << 20;
 pub(crate) struct Thunks(&'static Arena);
 
 struct Arena {
-    /// The same memory: writable here...
-    writable: *mut u8,
-    /// ...and executable there.
-    code: *const u8,
+    /// Written under the lock of `known` only, and where no published thunk lies.
+    memory: ExecMemory,
     known: Mutex<Known>,
 }
 
@@ -27,11 +26,6 @@ struct Known {
     used: usize,
     thunks: HashMap<Box<[u8]>, &'static Thunk>,
 }
-
-// SAFETY: `writable` is written under the lock of `known` only, and where no published thunk lies.
-unsafe impl Send for Arena {}
-// SAFETY: as above.
-unsafe impl Sync for Arena {}
 
 static ARENA_ONCE: OnceLock<Result<Arena, i32>> = OnceLock::new();
 
@@ -56,11 +50,9 @@ impl Thunks {
         if at + built.code.len() > ARENA {
             return None;
         }
-        // SAFETY: within the mapping, behind everything that has been published.
-        let entry = unsafe {
-            std::ptr::copy_nonoverlapping(built.code.as_ptr(), self.0.writable.add(at), built.code.len());
-            std::mem::transmute::<*const u8, super::thunk::Entry>(self.0.code.add(at))
-        };
+        self.0.memory.write(at, &built.code);
+        // SAFETY: a thunk's code follows the calling convention of an `Entry`.
+        let entry = unsafe { std::mem::transmute::<*const u8, super::thunk::Entry>(self.0.memory.address(at)) };
         known.used = at + built.code.len();
         // As many as there are forms of instructions; they live as long as the process.
         let thunk: &'static Thunk = Box::leak(Box::new(built.with_entry(entry)));
@@ -71,26 +63,11 @@ impl Thunks {
 
 impl Arena {
     fn map() -> io::Result<Self> {
-        let check = |ptr: *mut libc::c_void| {
-            if ptr == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(ptr.cast::<u8>()) }
-        };
-        // SAFETY: a new memory file, mapped twice at addresses of the kernel's choice; the descriptor is closed once.
-        let (writable, code) = unsafe {
-            let fd = libc::memfd_create(c"husk-thunks".as_ptr(), libc::MFD_CLOEXEC);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            let map = |prot| check(libc::mmap(std::ptr::null_mut(), ARENA, prot, libc::MAP_SHARED, fd, 0));
-            let sized = if libc::ftruncate(fd, ARENA as i64) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
-            let maps = sized
-                .and_then(|()| Ok((map(libc::PROT_READ | libc::PROT_WRITE)?, map(libc::PROT_READ | libc::PROT_EXEC)?)));
-            libc::close(fd);
-            maps?
-        };
+        let memory = ExecMemory::map(c"husk-thunks", ARENA)?;
         let exit = super::thunk::fault_exit().ok_or(io::ErrorKind::Unsupported)?;
-        // SAFETY: within the mapping, which nobody else knows yet.
-        unsafe { std::ptr::copy_nonoverlapping(exit.as_ptr(), writable, exit.len()) };
-        signal::catch_fpe(code as usize..code as usize + ARENA, code as usize)?;
-        Ok(Self { writable, code, known: Mutex::new(Known { used: exit.len(), thunks: HashMap::new() }) })
+        memory.write(0, &exit);
+        let code = memory.address(0) as usize;
+        signal::catch_fpe(code..code + ARENA, code)?;
+        Ok(Self { memory, known: Mutex::new(Known { used: exit.len(), thunks: HashMap::new() }) })
     }
 }

@@ -8,7 +8,7 @@ use iced_x86::{
 use super::Thunks;
 use crate::decode::LowerCtx;
 use crate::op::Op;
-use crate::{SoftEngine, features, ops, system};
+use crate::{SoftEngine, SoftOptions, features, ops, system};
 
 /// An instance of `code` with its memory operand at [RSI], or with registers only; `None` where it has no such form.
 fn instance(code: Code, memory: bool) -> Option<Instruction> {
@@ -152,7 +152,7 @@ fn blank() -> Op {
 #[test]
 fn every_offered_instruction_is_lowered() {
     // What the engine offers on this host: thunks are never made of what the host lacks.
-    let engine = SoftEngine::new().unwrap();
+    let engine = SoftEngine::new(SoftOptions::default()).unwrap();
     let model = &engine.limits().ceiling;
     let thunks = Thunks::new().unwrap();
     let ctx = LowerCtx { bits: 64, model, thunks: &thunks };

@@ -6,7 +6,7 @@ use memory::{Gpa, GuestMemory, Kind, Region};
 use x86::bits::{cr0, cr4, vector};
 use x86::{CpuState, Segment};
 
-use crate::{Bench, SoftEngine, UserExit};
+use crate::{Bench, SoftEngine, SoftOptions, UserExit};
 
 const CODE: u64 = 0x1000;
 const DATA: i32 = 0x2000;
@@ -44,7 +44,7 @@ fn run(bits: u32, change: impl FnOnce(&mut CpuState), write: impl FnOnce(&mut Co
     let code = code.assemble(CODE).unwrap();
     memory.write(Gpa(CODE), &code).unwrap();
     memory.write(Gpa(DATA as u64), &[0xcc; 0x400]).unwrap();
-    let model = SoftEngine::new().unwrap().limits().ceiling.clone();
+    let model = SoftEngine::new(SoftOptions::default()).unwrap().limits().ceiling.clone();
     let mut state = CpuState::power_on(0, model.signature());
     let flat = Segment::PRESENT | Segment::S | Segment::WRITABLE_OR_READABLE | Segment::ACCESSED;
     let wide = Segment::GRANULARITY | Segment::DB;
@@ -63,7 +63,7 @@ fn run(bits: u32, change: impl FnOnce(&mut CpuState), write: impl FnOnce(&mut Co
     state.xsave.0[160..416].fill(0x5a);
     state.xsave.0[576..832].fill(0xa5);
     change(&mut state);
-    let mut bench = Bench::new(&memory, &model).unwrap();
+    let mut bench = Bench::new(&memory, &model, SoftOptions::default()).unwrap();
     bench.set_state(&state).unwrap();
     let exit = bench.run_user(CODE + code.len() as u64, 100);
     Run { state: bench.state().unwrap(), memory, exit }

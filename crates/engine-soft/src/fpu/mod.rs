@@ -9,7 +9,7 @@ mod arena;
 mod bytes;
 mod env;
 mod masked;
-mod signal;
+pub(crate) mod signal;
 mod state;
 mod thunk;
 mod vector;

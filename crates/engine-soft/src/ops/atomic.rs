@@ -76,15 +76,19 @@ fn cmpxchg16b(cpu: &mut Cpu, op: &Op) -> Exec {
     if at % 16 != 0 {
         return Err(cpu.gp(0));
     }
-    let range = cpu.host_range(at, 16, true).map_err(|raised| cpu.blame(op, raised))?;
+    let target = cpu.host_target(at, 16).map_err(|raised| cpu.blame(op, raised))?;
     let expected = (cpu.regs[reg::RAX], cpu.regs[reg::RDX]);
     let new = (cpu.regs[reg::RBX], cpu.regs[reg::RCX]);
-    let old = match range {
+    let old = match target {
         // SAFETY: the range is 16 bytes of guest RAM that may be written; guest pages are host pages, so it is aligned
         // as the guest's address is.
-        Some(place) => unsafe { compare_exchange_16(place, expected, new) },
+        Some(target) => unsafe {
+            let old = compare_exchange_16(target.host, expected, new);
+            cpu.wrote_to(&target);
+            old
+        },
         None => {
-            // No RAM that can be written in place: a page that holds code too, or a device.
+            // No RAM that can be written in place: a watched page, or a device.
             cpu.probe(at, 16, true)?;
             let low: u64 = cpu.read_lin(at)?;
             let high: u64 = cpu.read_lin(at + 8)?;

@@ -4,6 +4,7 @@ use memory::{Gpa, GuestMemory, Kind, Region};
 use x86::bits::{cr0, rflags, vector};
 use x86::{CpuModel, CpuState, Segment};
 
+use crate::SoftOptions;
 use crate::bench::{Bench, UserExit};
 
 const CODE: u64 = 0x1000;
@@ -27,7 +28,7 @@ fn run(bits: u32, code: &[u8], count: usize, setup: impl Fn(&mut CpuState, &Gues
     let memory = GuestMemory::new(&[Region { start: Gpa(0), len: 0x1_0000, kind: Kind::Ram }]).unwrap();
     memory.write(Gpa(CODE), code).unwrap();
     let model = CpuModel::named(CpuModel::NAMES[0]).unwrap();
-    let mut bench = Bench::new(&memory, &model).unwrap();
+    let mut bench = Bench::new(&memory, &model, SoftOptions::default()).unwrap();
     let mut state = CpuState::power_on(0, model.signature());
     let size = if bits == 32 { Segment::DB } else { 0 };
     let data = Segment {

@@ -62,9 +62,10 @@ impl CopyString {
         let elements = to.elements;
         let length = elements * T::SIZE;
         let Some(source) = cpu.host_range(from.linear, length, false)? else { return Ok(Pass::default()) };
-        let Some(target) = cpu.host_range(to.linear, length, true)? else { return Ok(Pass::default()) };
+        let Some(target) = cpu.host_target(to.linear, length)? else { return Ok(Pass::default()) };
         // SAFETY: both ranges are guest RAM within a page each, and stay mapped during the instruction.
-        unsafe { copy_forward::<T>(source, target, length as usize) };
+        unsafe { copy_forward::<T>(source, target.host, length as usize) };
+        cpu.wrote_to(&target);
         advance::<T, A>(cpu, SI, elements);
         advance::<T, A>(cpu, DI, elements);
         Ok(Pass { elements, ends: false })
@@ -109,10 +110,11 @@ impl FillString {
     pub(super) fn run<T: Word, A: Word>(cpu: &mut Cpu, limit: u64) -> Exec<Pass> {
         let Some(to) = stretch::<T, A>(cpu, sreg::ES, DI, limit, true) else { return Ok(Pass::default()) };
         let length = to.elements * T::SIZE;
-        let Some(target) = cpu.host_range(to.linear, length, true)? else { return Ok(Pass::default()) };
+        let Some(target) = cpu.host_target(to.linear, length)? else { return Ok(Pass::default()) };
         let value = T::get(cpu, reg::RAX as u8);
         // SAFETY: the range is guest RAM within a page.
-        unsafe { fill::<T>(target, value, to.elements as usize) };
+        unsafe { fill::<T>(target.host, value, to.elements as usize) };
+        cpu.wrote_to(&target);
         advance::<T, A>(cpu, DI, to.elements);
         Ok(Pass { elements: to.elements, ends: false })
     }

@@ -17,7 +17,7 @@ const CR0_BITS: u64 =
 const CR4_PAGING: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::SMAP;
 /// CR3: bits 12 and up of the address.
 const PHYS_MASK: u64 = (1 << PHYS_BITS) - 1;
-/// CR3 with CR4.PCIDE: translations need not be forgotten.
+/// CR3 with CR4.PCIDE: translations of its PCID need not be forgotten.
 const CR3_NO_FLUSH: u64 = 1 << 63;
 const DR6_ONES: u64 = 0xffff_0ff0;
 const DR6_BD: u64 = 1 << 13;
@@ -81,13 +81,8 @@ impl Cpu {
                 self.load_pdptes(value)?;
             }
         }
-        // Translations carry no PCID: those of another one have to go in any case.
-        let same_root = self.cr3 == value;
         self.cr3 = value;
-        if !(keep && same_root) {
-            self.mmu_flush();
-        }
-        self.leave |= leave::BLOCK;
+        self.mmu_load_context(keep);
         Ok(())
     }
 

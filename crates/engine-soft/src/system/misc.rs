@@ -98,7 +98,7 @@ fn invlpg(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-/// INVPCID. Translations carry no PCID here: what is to go for one goes for all.
+/// INVPCID.
 fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
     if cpu.v86() {
         return Err(cpu.gp(0));
@@ -111,15 +111,18 @@ fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
     let lin = cpu.read_lin::<u64>(cpu.wrap(at.wrapping_add(8)))?;
     let no_pcids = cpu.cr4 & cr4::PCIDE == 0;
     match kind {
-        0 | 1 if pcid >> 12 != 0 || no_pcids && pcid != 0 => return Err(cpu.gp(0)),
+        _ if pcid >> 12 != 0 => return Err(cpu.gp(0)),
+        0 | 1 if no_pcids && pcid != 0 => return Err(cpu.gp(0)),
         0 => {
             cpu.check_canonical(lin)?;
-            cpu.mmu_flush_page(lin);
+            cpu.mmu.flush_page(lin, pcid as u16, false);
         }
-        1 | 3 => cpu.mmu_flush(),
+        1 => cpu.mmu.flush_context(pcid as u16),
         2 => cpu.mmu_flush_all(),
+        3 => cpu.mmu.flush_locals(),
         _ => return Err(cpu.gp(0)),
     }
+    cpu.leave |= leave::BLOCK;
     Ok(())
 }
 

@@ -235,7 +235,7 @@ impl Cpu {
             if self.cr4 & cr4::PAE != 0 {
                 self.load_pdptes(new.cr3)?;
             }
-            self.mmu_flush();
+            self.mmu_load_context(false);
         }
         self.ldt = self.ldt_segment(new.ldt, vector::TS, vector::TS)?;
         if v86 {

@@ -120,7 +120,7 @@ impl Generator {
     }
 
     /// Some instructions after each other, none of which reads a flag that is undefined.
-    fn sequence(&self, random: &mut Random, case: &mut Case) -> Option<Made> {
+    pub(crate) fn sequence(&self, random: &mut Random, case: &mut Case) -> Option<Made> {
         if self.sequence_codes.is_empty() {
             return None;
         }

@@ -1,7 +1,7 @@
 //! The engine's CPU with the arena: what is tested against the host.
 
 use engine::Engine;
-use engine_soft::{Bench, SoftEngine, UserExit};
+use engine_soft::{Bench, SoftEngine, SoftOptions, UserExit};
 use memory::{Gpa, GuestMemory, Kind, Region};
 use x86::bits::{cr0, cr4, efer, pte};
 use x86::{CpuState, Segment, XsaveArea};
@@ -35,7 +35,7 @@ pub(crate) struct Subject {
 
 impl Subject {
     /// A CPU with everything that the engine offers on this host.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(options: SoftOptions) -> Self {
         let ram = Region { start: Gpa(0), len: physical::END, kind: Kind::Ram };
         let memory = GuestMemory::new(&[ram]).unwrap();
         let put = |at: u64, entry: u64| memory.write(Gpa(at), &entry.to_le_bytes()).unwrap();
@@ -54,9 +54,9 @@ impl Subject {
             put(physical::DATA_TABLE + index as u64 * 8, at | pte::P | pte::US | pte::XD | write);
         }
         memory.write(Gpa(physical::CODE), &[arena::TRAP; arena::CODE_LEN]).unwrap();
-        let engine = SoftEngine::new().unwrap();
+        let engine = SoftEngine::new(options).unwrap();
         let model = engine.limits().ceiling.clone();
-        let bench = Bench::new(&memory, &model).unwrap();
+        let bench = Bench::new(&memory, &model, options).unwrap();
         Self {
             memory,
             bench,

@@ -1,8 +1,9 @@
 //! The Linux/x86 boot protocol (`Documentation/arch/x86/boot.rst`, `zero-page.rst`).
 
-use memory::Gpa;
+use memory::{Gpa, GuestMemory};
 
 use super::error::looks_like;
+use super::vmlinux::{self, Unfit, Vmlinux};
 use super::{Boot, Entry, EntryMode, LoadError, e820, place, u16_at, u32_at, u64_at};
 
 /// Offsets of the setup header's fields, in the file as in `boot_params`.
@@ -23,6 +24,8 @@ mod header {
     pub(super) const RELOCATABLE: usize = 0x234;
     pub(super) const XLOADFLAGS: usize = 0x236;
     pub(super) const CMDLINE_SIZE: usize = 0x238;
+    pub(super) const PAYLOAD_OFFSET: usize = 0x248;
+    pub(super) const PAYLOAD_LENGTH: usize = 0x24c;
     pub(super) const PREF_ADDRESS: usize = 0x258;
     pub(super) const INIT_SIZE: usize = 0x260;
     /// The most that the header takes: the fields of `boot_params` behind it start here.
@@ -39,6 +42,8 @@ mod params {
 }
 
 const LOADED_HIGH: u8 = 1;
+/// What the code of a bzImage tells the kernel: that it has chosen its address at random.
+const KASLR: u8 = 1 << 1;
 const XLF_KERNEL_64: u16 = 1;
 /// A loader without a registered number.
 const UNDEFINED_LOADER: u8 = 0xff;
@@ -52,7 +57,11 @@ pub(super) struct BzImage<'a> {
     /// The protected-mode part.
     code: &'a [u8],
     load_at: u64,
-    /// The memory it needs from `load_at` on until it runs.
+    /// The kernel, compressed, if the header tells where it is and what memory it needs.
+    payload: Option<&'a [u8]>,
+    /// Where the kernel is to run.
+    run_at: u64,
+    /// The memory it needs from `run_at` on until it runs.
     init_len: u64,
     initrd_max: u64,
     cmdline_max: u64,
@@ -101,15 +110,23 @@ impl<'a> BzImage<'a> {
         let relocatable = modern && byte(header::RELOCATABLE) != 0;
         let preferred = u64_at(header, header::PREF_ADDRESS).unwrap_or(0);
         let load_at = if relocatable { preferred } else { u64::from(word(header::CODE32_START)) };
-        if !(place::KERNEL_LEAST..1 << 32).contains(&load_at) {
+        let run_at = if modern { preferred.max(load_at) } else { load_at };
+        if load_at < place::KERNEL_LEAST || run_at >= 1 << 32 {
             return Err(LoadError::Damaged { reason: "it wants to be loaded below 1 MiB or above 4 GiB" });
         }
         // Old kernels do not tell; four times is what their compression gains at most.
         let init_len = if modern { u64::from(word(header::INIT_SIZE)) } else { code.len() as u64 * 4 };
+        let payload = || {
+            let start = word(header::PAYLOAD_OFFSET) as usize;
+            let len = word(header::PAYLOAD_LENGTH) as usize;
+            code.get(start..start.checked_add(len)?).filter(|payload| !payload.is_empty())
+        };
         Ok(Self {
             header,
             code,
             load_at,
+            payload: payload().filter(|_| modern),
+            run_at,
             init_len: init_len.max(code.len() as u64),
             initrd_max: u64::from(word(header::INITRD_ADDR_MAX)),
             cmdline_max: u64::from(word(header::CMDLINE_SIZE)),
@@ -122,17 +139,28 @@ impl<'a> BzImage<'a> {
         self.flags64 & XLF_KERNEL_64 != 0
     }
 
-    /// Puts it into memory.
-    pub(super) fn load(&self, boot: &Boot<'_>, mode: EntryMode) -> Result<Entry, LoadError> {
-        let kernel_end = self.load_at.saturating_add(self.init_len).next_multiple_of(memory::PAGE_SIZE);
+    /// Puts it into memory, decompressed for [`EntryMode::Auto`] if that is possible.
+    pub(super) fn load(&self, boot: &Boot<'_>, entry: EntryMode) -> Result<Entry, LoadError> {
+        let kernel_end = self.run_at.saturating_add(self.init_len).next_multiple_of(memory::PAGE_SIZE);
         let (initrd, initrd_len) = boot.write_initrd(kernel_end, self.initrd_max + 1)?;
-        boot.mem.write(Gpa(self.load_at), self.code)?;
+        let (mode, ip) = match entry {
+            EntryMode::Auto => match self.unpack(boot.mem) {
+                Ok(kernel) => (if kernel.wide { EntryMode::Boot64 } else { EntryMode::Boot32 }, kernel.entry),
+                Err(reason) => {
+                    tracing::info!("the kernel decompresses itself, which takes longer: {reason}");
+                    self.write_code(boot.mem, if self.has_64() { EntryMode::Boot64 } else { EntryMode::Boot32 })?
+                }
+            },
+            mode => self.write_code(boot.mem, mode)?,
+        };
         let cmdline = boot.write_command_line(self.cmdline_max)?;
 
         let mut page = vec![0; params::LEN];
         let copied = &self.header[header::START..self.header.len().min(header::END)];
         put(&mut page, header::START, copied);
         put(&mut page, header::TYPE_OF_LOADER, &[UNDEFINED_LOADER]);
+        let loadflags = self.header.get(header::LOADFLAGS).copied().unwrap_or(0);
+        put(&mut page, header::LOADFLAGS, &[loadflags & !KASLR]);
         put(&mut page, header::CODE32_START, &(self.load_at as u32).to_le_bytes());
         put(&mut page, header::RAMDISK_IMAGE, &(initrd.0 as u32).to_le_bytes());
         put(&mut page, header::RAMDISK_SIZE, &(initrd_len as u32).to_le_bytes());
@@ -149,10 +177,25 @@ impl<'a> BzImage<'a> {
         }
         let info = Gpa(place::BOOT_PARAMS);
         boot.mem.write(info, &page)?;
-        let ip = Gpa(self.load_at + if mode == EntryMode::Boot64 { ENTRY_64 } else { 0 });
-        let entry = Entry { mode, ip, info };
+        let entry = Entry { mode, ip: Gpa(ip), info };
         entry.write_tables(boot.mem)?;
         Ok(entry)
+    }
+
+    /// Puts the kernel inside to where it runs. [`Boot::write_initrd`] has checked that there is RAM.
+    fn unpack(&self, mem: &GuestMemory) -> Result<Vmlinux, Unfit> {
+        let payload = self.payload.ok_or(Unfit::NoPayload)?;
+        let started = std::time::Instant::now();
+        let kernel = vmlinux::load(mem, payload, self.run_at..self.run_at.saturating_add(self.init_len))?;
+        let Vmlinux { compression, unpacked, .. } = kernel;
+        tracing::debug!(?compression, packed = payload.len(), unpacked, took = ?started.elapsed(), "kernel decompressed");
+        Ok(kernel)
+    }
+
+    /// Puts the code that decompresses the kernel and the compressed kernel into memory. Gives the entry.
+    fn write_code(&self, mem: &GuestMemory, mode: EntryMode) -> Result<(EntryMode, u64), LoadError> {
+        mem.write(Gpa(self.load_at), self.code)?;
+        Ok((mode, self.load_at + if mode == EntryMode::Boot64 { ENTRY_64 } else { 0 }))
     }
 }
 

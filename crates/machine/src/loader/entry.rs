@@ -10,12 +10,13 @@ use super::place;
 /// Which entry point of a kernel is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EntryMode {
-    /// The best one that the kernel has: 64-bit, then 32-bit for a bzImage; PVH for an ELF file.
+    /// The quickest one that works: for a bzImage that of the kernel inside, which the loader decompresses, else the
+    /// 64-bit, else the 32-bit entry of the bzImage; PVH for an ELF file.
     #[default]
     Auto,
-    /// The 32-bit entry of a bzImage.
+    /// The 32-bit entry of a bzImage, which decompresses itself.
     Boot32,
-    /// The 64-bit entry of a bzImage.
+    /// The 64-bit entry of a bzImage, which decompresses itself.
     Boot64,
     /// The PVH entry of an ELF file.
     Pvh,
@@ -43,7 +44,8 @@ pub fn set_memory_types(cpu: &mut CpuState) {
 /// How the bootstrap processor is to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// The entry chosen, never [`EntryMode::Auto`].
+    /// The state of the CPU at the entry, never [`EntryMode::Auto`]; the kernel inside of a bzImage is entered as the
+    /// bzImage itself.
     pub mode: EntryMode,
     /// The address of the first instruction.
     pub ip: Gpa,

@@ -3,13 +3,20 @@
 //! A bzImage starts by the Linux/x86 boot protocol (`Documentation/arch/x86/boot.rst`), an ELF file by the PVH boot
 //! ABI (Xen, `docs/misc/pvh.pandoc`). What the loader itself puts into memory is in the first 192 KiB;
 //! kernels are loaded at 1 MiB and above.
+//!
+//! A bzImage is the kernel, compressed, behind code that decompresses it. That takes a software engine seconds, so the
+//! loader does it, and starts the kernel proper as that code would have done: with the same `boot_params` at the
+//! address it was linked for. So it runs without address space randomisation, which is that code's work too.
 
 mod bzimage;
 pub mod e820;
 mod elf;
 mod entry;
 mod error;
+mod fill;
 mod pvh;
+mod unpack;
+mod vmlinux;
 
 pub use entry::{Entry, EntryMode, set_memory_types};
 pub use error::LoadError;
@@ -56,7 +63,7 @@ pub fn load(
     let boot = Boot { mem, board, initrd, cmdline };
     if Elf::is_elf(kernel) {
         return match entry {
-            EntryMode::Auto | EntryMode::Pvh => pvh::load(&boot, &Elf::parse(kernel)?),
+            EntryMode::Auto | EntryMode::Pvh => pvh::load(&boot, kernel),
             EntryMode::Boot32 | EntryMode::Boot64 => {
                 Err(LoadError::NoEntry { entry, file: "an ELF file", use_instead: "pvh" })
             }
@@ -64,9 +71,8 @@ pub fn load(
     }
     let image = BzImage::parse(kernel)?;
     match entry {
-        EntryMode::Auto if image.has_64() => image.load(&boot, EntryMode::Boot64),
-        EntryMode::Auto | EntryMode::Boot32 => image.load(&boot, EntryMode::Boot32),
-        EntryMode::Boot64 if image.has_64() => image.load(&boot, EntryMode::Boot64),
+        EntryMode::Auto | EntryMode::Boot32 => image.load(&boot, entry),
+        EntryMode::Boot64 if image.has_64() => image.load(&boot, entry),
         EntryMode::Boot64 => Err(LoadError::NoEntry { entry, file: "a 32-bit bzImage", use_instead: "boot32" }),
         EntryMode::Pvh => Err(LoadError::NoEntry { entry, file: "a bzImage", use_instead: "boot32 or boot64" }),
     }

@@ -3,6 +3,7 @@
 use memory::Gpa;
 
 use super::elf::Elf;
+use super::fill::clear;
 use super::{Boot, Entry, EntryMode, LoadError, e820, place};
 
 const MAGIC: u32 = 0x336e_c578;
@@ -12,19 +13,23 @@ const MODULE_LEN: u64 = 32;
 const COMMAND_LINE_MAX: u64 = 2047;
 
 /// Loads the segments and writes the start info.
-pub(super) fn load(boot: &Boot<'_>, elf: &Elf<'_>) -> Result<Entry, LoadError> {
+pub(super) fn load(boot: &Boot<'_>, file: &[u8]) -> Result<Entry, LoadError> {
+    let elf = Elf::parse(file)?;
+    let data = elf.loads.iter().map(|load| load.data(file)).collect::<Result<Vec<_>, _>>()?;
+    let pvh_entry = elf.pvh_entry(file)?;
     let end = elf.loads.iter().map(|load| load.at.saturating_add(load.len)).max().unwrap_or(0);
-    let inside = elf.loads.iter().any(|load| (load.at..load.at.saturating_add(load.len)).contains(&elf.pvh_entry));
+    let inside = elf.loads.iter().any(|load| (load.at..load.at.saturating_add(load.len)).contains(&pvh_entry));
     if elf.loads.iter().any(|load| load.at < place::KERNEL_LEAST) {
         return Err(LoadError::Damaged { reason: "it wants to be loaded below 1 MiB" });
     }
-    if !inside || elf.pvh_entry > u64::from(u32::MAX) {
+    if !inside || pvh_entry > u64::from(u32::MAX) {
         return Err(LoadError::Damaged { reason: "its PVH entry is outside of what is loaded" });
     }
     let (initrd, initrd_len) = boot.write_initrd(end.next_multiple_of(memory::PAGE_SIZE), 1 << 32)?;
-    for load in &elf.loads {
-        boot.mem.write(Gpa(load.at), load.data)?;
-        zero(boot, load.at + load.data.len() as u64, load.len - load.data.len() as u64)?;
+    for (load, data) in elf.loads.iter().zip(data) {
+        boot.mem.write(Gpa(load.at), data)?;
+        // The memory may hold an earlier run. `Boot::write_initrd` has checked that there is RAM.
+        clear(boot.mem, load.at + load.data_len..load.at + load.len)?;
     }
     let cmdline = boot.write_command_line(COMMAND_LINE_MAX)?;
     let map = e820::map(boot.mem, boot.board);
@@ -43,20 +48,7 @@ pub(super) fn load(boot: &Boot<'_>, elf: &Elf<'_>) -> Result<Entry, LoadError> {
         [range.kind as u32, 0].iter().for_each(|word| out.extend(word.to_le_bytes()));
     }
     boot.mem.write(info, &out)?;
-    let entry = Entry { mode: EntryMode::Pvh, ip: Gpa(elf.pvh_entry), info };
+    let entry = Entry { mode: EntryMode::Pvh, ip: Gpa(pvh_entry), info };
     entry.write_tables(boot.mem)?;
     Ok(entry)
-}
-
-/// Clears memory that may hold an earlier run. [`Boot::write_initrd`] has checked that there is RAM.
-fn zero(boot: &Boot<'_>, at: u64, len: u64) -> Result<(), LoadError> {
-    const CHUNK: u64 = 1 << 16;
-    let zeros = [0; CHUNK as usize];
-    let mut done = 0;
-    while done < len {
-        let n = CHUNK.min(len - done);
-        boot.mem.write(Gpa(at + done), &zeros[..n as usize])?;
-        done += n;
-    }
-    Ok(())
 }

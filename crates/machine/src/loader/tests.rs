@@ -4,6 +4,8 @@ use x86::{CpuState, Segment};
 
 use super::*;
 
+mod packed;
+
 const MIB: u64 = 1 << 20;
 const PREFERRED: u64 = 0x100_0000;
 const INIT_SIZE: u64 = 4 * MIB;

@@ -9,7 +9,7 @@ mod ports;
 use std::sync::Arc;
 
 use engine::{Engine, EngineConfig, Stop};
-use engine_soft::SoftEngine;
+use engine_soft::{SoftEngine, SoftOptions};
 use iced_x86::code_asm::{CodeAssembler, al, dx, eax, ecx, esp, rax, rsp};
 use memory::{Gpa, GuestMemory, Kind, Region};
 use x86::{CpuModel, CpuState};
@@ -168,7 +168,7 @@ impl Bare {
     /// When the engine refuses to start.
     #[must_use]
     pub fn run(self) -> Outcome {
-        let engine = SoftEngine::new().expect("the engine");
+        let engine = SoftEngine::new(SoftOptions::default()).expect("the engine");
         let model = CpuModel::named("x86-64-v3").expect("a known model").intersect(&engine.limits().ceiling);
         let config = EngineConfig { vcpus: 1, name: "bare".into() };
         let partition = engine.create(&config, &self.memory).expect("a partition");

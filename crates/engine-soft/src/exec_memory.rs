@@ -1,0 +1,92 @@
+//! Memory for host code that is never writable and executable at once: one memory file, mapped twice.
+
+use std::io;
+
+/// A range of memory that is written through one mapping and run through another.
+pub(crate) struct ExecMemory {
+    writable: *mut u8,
+    code: *const u8,
+    len: usize,
+}
+
+// SAFETY: plain memory; who writes and who runs it is the owner's business.
+unsafe impl Send for ExecMemory {}
+// SAFETY: as above.
+unsafe impl Sync for ExecMemory {}
+
+impl ExecMemory {
+    /// Maps `len` bytes under a `name` that shows in `/proc`; pages are taken as they are used.
+    ///
+    /// # Errors
+    /// The host's refusal of a memory file or its mappings.
+    pub(crate) fn map(name: &std::ffi::CStr, len: usize) -> io::Result<Self> {
+        // SAFETY: a new memory file, mapped twice at addresses of the kernel's choice; the descriptor is closed once.
+        unsafe {
+            let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let map = |prot| {
+                let ptr = libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, fd, 0);
+                if ptr == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(ptr.cast::<u8>()) }
+            };
+            let sized = if libc::ftruncate(fd, len as i64) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+            let maps = sized.and_then(|()| {
+                let writable = map(libc::PROT_READ | libc::PROT_WRITE)?;
+                match map(libc::PROT_READ | libc::PROT_EXEC) {
+                    Ok(code) => Ok((writable, code)),
+                    Err(error) => {
+                        libc::munmap(writable.cast(), len);
+                        Err(error)
+                    }
+                }
+            });
+            libc::close(fd);
+            let (writable, code) = maps?;
+            Ok(Self { writable, code, len })
+        }
+    }
+
+    /// The number of bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The address at which the byte at `offset` is run.
+    pub(crate) fn address(&self, offset: usize) -> *const u8 {
+        self.code.wrapping_add(offset)
+    }
+
+    /// The offset of the code address `at`, if it lies within.
+    pub(crate) fn offset(&self, at: u64) -> Option<usize> {
+        let offset = at.wrapping_sub(self.code as u64);
+        (offset < self.len as u64).then_some(offset as usize)
+    }
+
+    /// Writes `bytes` at `offset`; nothing happens where they do not fit.
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
+        if offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len) {
+            // SAFETY: within the mapping.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.writable.add(offset), bytes.len()) };
+        }
+    }
+
+    /// Gives the pages from `offset` on back to the host; they read as zeros.
+    pub(crate) fn discard(&self, offset: usize) {
+        let from = offset.next_multiple_of(4096);
+        if from < self.len {
+            // SAFETY: within the mapping, from a page boundary on; the file's pages are removed, not the mapping.
+            unsafe { libc::madvise(self.writable.add(from).cast(), self.len - from, libc::MADV_REMOVE) };
+        }
+    }
+}
+
+impl Drop for ExecMemory {
+    fn drop(&mut self) {
+        // SAFETY: the two mappings that `map` has made.
+        unsafe {
+            libc::munmap(self.writable.cast(), self.len);
+            libc::munmap(self.code.cast_mut().cast(), self.len);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What translated code calls.
+//!
+//! Each gets the CPU with all registers of the guest in memory, and gives the address of the code to go on at, or null to
+//! leave translated code.
+
+use std::ptr;
+
+use iced_x86::Decoder;
+use memory::Gpa;
+
+use super::context::{NO_WINDOW, image_of, rflags_of};
+use super::stubs::Callees;
+use x86::bits::vector;
+
+use crate::cpu::{Cpu, Exec};
+use crate::features;
+use crate::mmu::Access;
+use crate::op::{Op, has};
+
+type Resume = *const u8;
+
+const PAGE: u64 = 4096;
+
+/// The addresses of the functions here.
+pub(super) fn callees() -> Callees {
+    let slow_read: extern "C" fn(*mut Cpu) -> Resume = slow_read;
+    let slow_write: extern "C" fn(*mut Cpu) -> Resume = slow_write;
+    let call: unsafe extern "C" fn(*mut Cpu, *const Op) -> Resume = call;
+    let call_flags: unsafe extern "C" fn(*mut Cpu, *const Op) -> Resume = call_flags;
+    let window: extern "C" fn(*mut Cpu) -> Resume = window;
+    Callees {
+        slow_read: slow_read as usize as u64,
+        slow_write: slow_write as usize as u64,
+        call: call as usize as u64,
+        call_flags: call_flags as usize as u64,
+        window: window as usize as u64,
+    }
+}
+
+/// The CPU of translated code.
+///
+/// # Safety
+/// `cpu` comes from [`super::Context::cpu`], and whoever has entered translated code makes no use of its reference
+/// meanwhile.
+unsafe fn of<'a>(cpu: *mut Cpu) -> &'a mut Cpu {
+    // SAFETY: the caller's promise.
+    unsafe { &mut *cpu }
+}
+
+extern "C" fn slow_read(cpu: *mut Cpu) -> Resume {
+    // SAFETY: called from translated code.
+    unsafe { of(cpu) }.slow_access(Access::Read)
+}
+
+extern "C" fn slow_write(cpu: *mut Cpu) -> Resume {
+    // SAFETY: called from translated code.
+    unsafe { of(cpu) }.slow_access(Access::Write)
+}
+
+unsafe extern "C" fn call(cpu: *mut Cpu, op: *const Op) -> Resume {
+    // SAFETY: called from translated code, which gives an operation that its block keeps.
+    let (cpu, op) = unsafe { (of(cpu), &*op) };
+    cpu.leave = 0;
+    cpu.rip = op.next;
+    cpu.stats.jit.callouts += 1;
+    let done = (op.run)(cpu, op);
+    if done.is_ok() && cpu.leave == 0 && cpu.rip == op.next {
+        return cpu.site();
+    }
+    cpu.flags.set_bits(rflags_of(cpu.jit.flags));
+    cpu.end_call(done.is_err(), op)
+}
+
+unsafe extern "C" fn call_flags(cpu: *mut Cpu, op: *const Op) -> Resume {
+    // SAFETY: as above.
+    let (cpu, op) = unsafe { (of(cpu), &*op) };
+    cpu.leave = 0;
+    cpu.rip = op.next;
+    cpu.stats.jit.callouts += 1;
+    cpu.flags.set_bits(rflags_of(cpu.jit.flags));
+    let done = (op.run)(cpu, op);
+    cpu.jit.flags = image_of(cpu.flags.bits());
+    if done.is_ok() && cpu.leave == 0 && cpu.rip == op.next {
+        return cpu.site();
+    }
+    cpu.end_call(done.is_err(), op)
+}
+
+extern "C" fn window(cpu: *mut Cpu) -> Resume {
+    // SAFETY: called from translated code.
+    unsafe { of(cpu) }.open_window()
+}
+
+impl Cpu {
+    /// The code at the place that translated code has noted.
+    fn site(&mut self) -> Resume {
+        let site = self.jit.site as usize;
+        self.translator().memory.address(site)
+    }
+
+    fn end_call(&mut self, raised: bool, op: &Op) -> Resume {
+        self.jit.ended = (op.rip(), !raised && !self.is_repeating(op));
+        if raised {
+            self.rip = self.wrap_rip(op.rip());
+            self.fault_in_code();
+            self.stats.jit.exits_fault += 1;
+        } else {
+            self.stats.jit.exits_callout += 1;
+        }
+        self.jit.flags = image_of(self.flags.bits());
+        ptr::null()
+    }
+
+    /// An access that the TLB does not serve: fills it, or runs the whole instruction in the interpreter.
+    fn slow_access(&mut self, access: Access) -> Resume {
+        self.stats.jit.slow_accesses += 1;
+        self.leave = 0;
+        let lin = self.jit.linear;
+        let table = self.data_table;
+        let page = lin & !(PAGE - 1);
+        let tag = |cpu: &Self| {
+            let entry = cpu.mmu.entry(table, lin);
+            if access == Access::Write { entry.write } else { entry.read }
+        };
+        // What the TLB knows and does not serve is an access across pages.
+        if tag(self) != page {
+            match self.translate(lin, access, table) {
+                Ok(_) if self.leave == 0 && tag(self) == page => return self.site(),
+                Err(_) if self.fault.vector == vector::PF => return self.fault_at_site(),
+                _ => {}
+            }
+        }
+        self.run_single()
+    }
+
+    /// Delivers the exception that the access at the noted place has raised.
+    fn fault_at_site(&mut self) -> Resume {
+        let site = self.jit.site;
+        let Some(block) = self.translator().block_at(site) else { return ptr::null() };
+        self.rip = self.translator().instruction_at(block, site).0;
+        self.flags.set_bits(rflags_of(self.jit.flags));
+        self.jit.ended = (self.rip, false);
+        self.fault_in_code();
+        self.stats.jit.exits_fault += 1;
+        self.jit.flags = image_of(self.flags.bits());
+        ptr::null()
+    }
+
+    /// Delivers an exception that translated code has raised, unless it is to be held.
+    pub(super) fn fault_in_code(&mut self) {
+        if self.jit.hold {
+            self.jit.held = Some(self.fault);
+        } else {
+            self.deliver_fault();
+        }
+    }
+
+    /// Whether `op` is a string instruction that has made way for an interrupt and goes on.
+    fn is_repeating(&self, op: &Op) -> bool {
+        op.has(has::REP | has::REPNE) && self.rip == op.rip()
+    }
+
+    /// Runs the instruction at the noted place in the interpreter, and goes on behind it.
+    fn run_single(&mut self) -> Resume {
+        let site = self.jit.site;
+        let Some(block) = self.translator().block_at(site) else { return ptr::null() };
+        let (rip, index, _) = self.translator().instruction_at(block, site);
+        self.rip = rip;
+        self.flags.set_bits(rflags_of(self.jit.flags));
+        self.leave = 0;
+        let Ok(next) = self.run_kept(block, index, site) else {
+            self.rip = rip;
+            self.jit.ended = (rip, false);
+            self.fault_in_code();
+            self.stats.jit.exits_fault += 1;
+            self.jit.flags = image_of(self.flags.bits());
+            return ptr::null();
+        };
+        self.jit.flags = image_of(self.flags.bits());
+        self.stats.jit.callouts += 1;
+        self.jit.ended = (rip, self.rip != rip);
+        if self.leave != 0 || self.rip != next {
+            return ptr::null();
+        }
+        match self.translator().code_of(block, index + 1) {
+            // The code behind it may expect the flags in the host's register.
+            Some(code) => {
+                self.jit.after = code as u64;
+                let stub = self.translator().stubs.resume as usize;
+                self.translator().memory.address(stub)
+            }
+            None => ptr::null(),
+        }
+    }
+
+    /// Runs instruction `index` of `block`, at RIP, by the interpreter. Gives where it leads to if it does not jump.
+    fn run_kept(&mut self, block: u32, index: usize, site: u32) -> Exec<u64> {
+        let rip = self.rip;
+        let jit = self.translator();
+        let block = &jit.blocks[block as usize];
+        let len = u64::from(jit.points[block.points as usize + index].len);
+        if block.dead || block.second.is_some() {
+            // What is there now is what counts, and it is not what comes next in this block.
+            self.run_one()?;
+            return Ok(self.rip.wrapping_add(1));
+        }
+        let at = block.key.phys.wrapping_add(rip.wrapping_sub(block.key.rip));
+        let op = match jit.singles.get(&site) {
+            Some(op) => **op,
+            None => {
+                let mut bytes = [0; 15];
+                let bytes = &mut bytes[..len as usize];
+                if self.shared.memory.read(Gpa(at), bytes).is_err() {
+                    return Err(self.ud());
+                }
+                let mut decoder =
+                    Decoder::with_ip(self.code_size as u32, bytes, rip, features::decoding(&self.model));
+                let op = self.lower_one(&decoder.decode());
+                self.translator().singles.insert(site, Box::new(op));
+                op
+            }
+        };
+        self.rip = op.next;
+        (op.run)(self, &op)?;
+        Ok(op.next)
+    }
+
+    /// Opens the stack window at the noted address, if its page may be accessed silently.
+    fn open_window(&mut self) -> Resume {
+        self.leave = 0;
+        let (lin, block) = (self.jit.linear, self.jit.site);
+        let table = self.data_table;
+        let saved = (self.cr2, self.fault);
+        let found = self.translate(lin, Access::Read, table);
+        (self.cr2, self.fault) = saved;
+        let page = lin & !(PAGE - 1);
+        let entry = *self.mmu.entry(table, lin);
+        if found.is_ok() && entry.read == page && self.leave == 0 {
+            let before = (self.jit.window_read, self.jit.window_write);
+            self.jit.window_read = page;
+            self.jit.window_write = if entry.write == page { page } else { NO_WINDOW };
+            let same = before == (self.jit.window_read, self.jit.window_write);
+            self.jit.window_delta = entry.host.wrapping_sub(page);
+            if !same {
+                let retry = self.jit.target as u32 as usize;
+                return self.translator().memory.address(retry);
+            }
+        }
+        // Not to be had as the block needs it.
+        self.jit.wants_plain = block;
+        ptr::null()
+    }
+}

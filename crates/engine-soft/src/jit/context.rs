@@ -1,0 +1,93 @@
+//! What a vCPU and its translated code tell each other.
+
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use crate::cpu::{Cpu, Fault};
+
+/// A tag that no address matches.
+pub(crate) const NO_WINDOW: u64 = 1 << 63;
+
+/// The part of a vCPU's state that only translated code and its callers use.
+#[repr(C)]
+pub(crate) struct Context {
+    /// The CPU itself, for what is called from translated code.
+    pub(crate) cpu: *mut Cpu,
+    /// The host's stack pointer while RSP is the guest's.
+    pub(crate) host_rsp: u64,
+    /// Where a stub is to go.
+    pub(crate) target: u64,
+    /// The status flags as LAHF and SETO give them: AH and AL.
+    pub(crate) flags: u64,
+    /// Which piece of code has left: an offset in the code memory, or the number of an exit.
+    pub(crate) site: u32,
+    /// The linear address of an access that the TLB did not know.
+    pub(crate) linear: u64,
+    /// The code to go on at with the flags taken from memory.
+    pub(crate) after: u64,
+    /// The block that could not have its stack window, or all ones.
+    pub(crate) wants_plain: u32,
+    /// R10, R11 and R15 of the host while a stub calls out.
+    pub(crate) scratch: [u64; 3],
+    /// The number of the address space and mode, in the upper 16 bits.
+    pub(crate) space_tag: u64,
+    /// Not zero when somebody wants the CPU to look up.
+    pub(crate) attention: NonNull<AtomicU64>,
+    /// The page that the stack is in: its linear address if it may be read, and if it may be written.
+    pub(crate) window_read: u64,
+    pub(crate) window_write: u64,
+    /// What to add to a linear address in that page to get the host's.
+    pub(crate) window_delta: u64,
+    /// Exceptions are not to be delivered but kept in `held`: in lock-step.
+    pub(crate) hold: bool,
+    pub(crate) held: Option<Fault>,
+    /// The RIP of the instruction that a call out has ended the run with, and whether it is through.
+    pub(crate) ended: (u64, bool),
+    /// The thread has been prepared for translated code.
+    pub(crate) ready: bool,
+    /// The signals that were blocked before.
+    pub(crate) signals: libc::sigset_t,
+}
+
+impl Context {
+    pub(crate) fn new(attention: NonNull<AtomicU64>) -> Self {
+        Self {
+            cpu: std::ptr::null_mut(),
+            host_rsp: 0,
+            target: 0,
+            flags: 0,
+            site: 0,
+            linear: 0,
+            after: 0,
+            wants_plain: u32::MAX,
+            scratch: [0; 3],
+            space_tag: 0,
+            attention,
+            window_read: NO_WINDOW,
+            window_write: NO_WINDOW,
+            window_delta: 0,
+            hold: false,
+            held: None,
+            ended: (0, false),
+            ready: false,
+            // SAFETY: the empty set.
+            signals: unsafe { std::mem::zeroed() },
+        }
+    }
+
+    /// Forgets the stack's page.
+    pub(crate) fn close_window(&mut self) {
+        self.window_read = NO_WINDOW;
+        self.window_write = NO_WINDOW;
+    }
+}
+
+/// The status flags of RFLAGS as LAHF and SETO give them.
+pub(crate) fn image_of(rflags: u64) -> u64 {
+    (rflags & 0xd5 | 2) << 8 | rflags >> 11 & 1
+}
+
+/// The other way round.
+pub(crate) fn rflags_of(image: u64) -> u64 {
+    image >> 8 & 0xd5 | (image & 1) << 11
+}

@@ -1,0 +1,55 @@
+//! Where translated code finds things, relative to the lane that GS points to.
+
+use std::mem::offset_of;
+
+use x86::Segment;
+
+use super::context::Context;
+use crate::cpu::{Cpu, sreg};
+use crate::lane::Lane;
+use crate::mmu::SLOTS;
+
+const fn in_cpu(offset: usize) -> i32 {
+    (offset_of!(Lane, cpu) + offset) as i32
+}
+
+const fn in_context(offset: usize) -> i32 {
+    in_cpu(offset_of!(Cpu, jit) + offset)
+}
+
+/// A general-purpose register.
+pub(super) const fn reg(number: u8) -> i32 {
+    in_cpu(offset_of!(Cpu, regs)) + number as i32 * 8
+}
+
+pub(super) const RIP: i32 = in_cpu(offset_of!(Cpu, rip));
+pub(super) const FS_BASE: i32 = seg_base(sreg::FS);
+pub(super) const GS_BASE: i32 = seg_base(sreg::GS);
+pub(super) const SELF: i32 = in_context(offset_of!(Context, cpu));
+pub(super) const HOST_RSP: i32 = in_context(offset_of!(Context, host_rsp));
+pub(super) const TARGET: i32 = in_context(offset_of!(Context, target));
+pub(super) const FLAGS: i32 = in_context(offset_of!(Context, flags));
+pub(super) const SITE: i32 = in_context(offset_of!(Context, site));
+pub(super) const LINEAR: i32 = in_context(offset_of!(Context, linear));
+pub(super) const AFTER: i32 = in_context(offset_of!(Context, after));
+pub(super) const SCRATCH: i32 = in_context(offset_of!(Context, scratch));
+pub(super) const SPACE_TAG: i32 = in_context(offset_of!(Context, space_tag));
+/// The upper two bytes of the tag are the space: compared as a double word with zeros below.
+pub(super) const SPACE: i32 = SPACE_TAG + 4;
+pub(super) const ATTENTION: i32 = in_context(offset_of!(Context, attention));
+pub(super) const WINDOW_READ: i32 = in_context(offset_of!(Context, window_read));
+pub(super) const WINDOW_WRITE: i32 = in_context(offset_of!(Context, window_write));
+pub(super) const WINDOW_DELTA: i32 = in_context(offset_of!(Context, window_delta));
+
+const fn seg_base(segment: usize) -> i32 {
+    in_cpu(offset_of!(Cpu, seg) + segment * size_of::<Segment>() + offset_of!(Segment, base))
+}
+
+/// The read tag, the write tag and the host's page of the first entry of a table of the TLB.
+pub(super) const fn tlb(table: u8) -> (i32, i32, i32) {
+    let start = (offset_of!(Lane, tlb) + table as usize * SLOTS * 32) as i32;
+    (start, start + 8, start + 16)
+}
+
+/// The table of jump targets: for each the tag and the code's address.
+pub(super) const JUMPS: i32 = offset_of!(Lane, jumps) as i32;

@@ -1,0 +1,281 @@
+//! From a RIP to a translated block.
+
+use iced_x86::Instruction;
+use memory::{Gpa, Kind as MemoryKind, code_lines};
+
+use super::cache::{Block, Exit, Key, NONE, Point};
+use super::emit::{Emitter, stack_operand};
+use super::scan::{Kind, Scan, Source};
+use crate::cpu::{CodeSize, Cpu, Exec};
+use crate::lockstep;
+use crate::options::Translator;
+
+const PAGE: u64 = 4096;
+
+/// The bits of a block's mode.
+pub(super) mod mode {
+    /// 32-bit code.
+    pub(crate) const SHORT: u8 = 1;
+    /// Where the number of the TLB's table is.
+    pub(crate) const TABLE: u8 = 1;
+    /// Floating point and vectors are switched on as far as the CPU model has them.
+    pub(crate) const FPU: u8 = 8;
+    /// In 32-bit code: FS and GS have no limits.
+    pub(crate) const FS: u8 = 0x10;
+    pub(crate) const GS: u8 = 0x20;
+    /// The form without a stack window.
+    pub(crate) const PLAIN: u8 = 0x80;
+    /// The bits that are part of a jump target's tag.
+    pub(crate) const TAGGED: u8 = 0x3f;
+}
+
+/// The widest range of the stack that goes through the window.
+const WIDEST: i32 = 1024;
+
+impl Cpu {
+    /// Translates the block at RIP, linear address `lin` and physical address `phys`; `None` if that cannot be done.
+    pub(super) fn translate_block(&mut self, lin: u64, phys: u64, mode: u8) -> Exec<Option<u32>> {
+        let memory = self.shared.memory.clone();
+        let Some(host) = memory.host_page(Gpa(phys)).filter(|page| page.kind == MemoryKind::Ram) else {
+            return Ok(None);
+        };
+        let offset = (phys & (PAGE - 1)) as usize;
+        let key = Key { phys, rip: self.rip, mode };
+        let model = self.model.clone();
+        let mut page = [0; PAGE as usize];
+        loop {
+            if memory.read(Gpa(phys & !(PAGE - 1)), &mut page).is_err() {
+                return Ok(None);
+            }
+            let rip = key.rip;
+            let long = mode & mode::SHORT == 0;
+            let plain = [long || mode & mode::FS != 0, long || mode & mode::GS != 0];
+            let scan_bytes =
+                |bytes: &[u8]| Source { bytes, before: &page[..offset], rip, long, plain, model: &model }.scan();
+            let mut bytes = page[offset..].to_vec();
+            let mut scan = scan_bytes(&bytes);
+            if self.shared.options.translator == Translator::LockStep {
+                scan.keep_to(|ins| lockstep::may_run_twice(&ins.instr));
+                if scan.list.is_empty() && !scan.truncated {
+                    return Ok(None);
+                }
+            }
+            let mut second = None;
+            if scan.list.is_empty() {
+                if !scan.truncated {
+                    return Ok(None);
+                }
+                let tail = self.translate_fetch_at((lin | 0xfff).wrapping_add(1))?;
+                let mut more = [0; 15];
+                let in_ram = |at| memory.host_page(Gpa(at)).is_some_and(|page| page.kind == MemoryKind::Ram);
+                if !in_ram(tail) || memory.read(Gpa(tail), &mut more).is_err() {
+                    return Ok(None);
+                }
+                bytes.extend_from_slice(&more);
+                scan = scan_bytes(&bytes);
+                scan.list.truncate(1);
+                let Some(first) = scan.list.first() else { return Ok(None) };
+                // An instruction that is not one may be cut again, and is the interpreter's.
+                let twice = self.shared.options.translator != Translator::LockStep || lockstep::may_run_twice(&first.instr);
+                if first.instr.is_invalid() || !twice {
+                    return Ok(None);
+                }
+                scan.used = first.len();
+                scan.ends = matches!(
+                    first.kind,
+                    Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Ret
+                );
+                second = Some(tail);
+            }
+            // What is beyond the limit of the code segment is the interpreter's to find out.
+            if mode & mode::SHORT != 0 && key.rip + scan.used as u64 > 1 << 32 {
+                return Ok(None);
+            }
+            let from = (offset as i32 + scan.looked_at.0).max(0) as usize;
+            let to = (offset as i32 + scan.looked_at.1).min(PAGE as i32) as usize;
+            let in_page = scan.used.min(PAGE as usize - offset);
+            let lines = code_lines(offset, in_page) | if from < to { code_lines(from, to - from) } else { 0 };
+            self.guard_code(host.index, lines);
+            let mut second_page = None;
+            if let Some(tail) = second {
+                let Some(page) = memory.host_page(Gpa(tail)) else { return Ok(None) };
+                self.guard_code(page.index, code_lines(0, scan.used - in_page));
+                second_page = Some(page.index);
+            }
+            // What was read before the lines were marked may have changed since.
+            let mut again = [0; PAGE as usize];
+            if memory.read(Gpa(phys & !(PAGE - 1)), &mut again).is_err() {
+                return Ok(None);
+            }
+            if again[from.min(offset)..to.max(offset + in_page)] != page[from.min(offset)..to.max(offset + in_page)] {
+                continue;
+            }
+            if let Some(tail) = second {
+                let mut more = [0; 15];
+                let rest = scan.used - in_page;
+                if memory.read(Gpa(tail), &mut more).is_err() || more[..rest] != bytes[in_page..in_page + rest] {
+                    continue;
+                }
+            }
+            return Ok(Some(self.write_block(key, &scan, &bytes, host.index, lines, second.zip(second_page))));
+        }
+    }
+
+    fn write_block(
+        &mut self,
+        key: Key,
+        scan: &Scan,
+        bytes: &[u8],
+        page: usize,
+        lines: u64,
+        second: Option<(u64, usize)>,
+    ) -> u32 {
+        let mut asm = std::mem::replace(&mut self.translator().asm, super::asm::Asm::new());
+        let long = key.mode & mode::SHORT == 0;
+        let window = if key.mode & mode::PLAIN == 0 && second.is_none() { window(scan, long) } else { None };
+        let (mut ops, mut ways, mut points) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut len, mut offsets) = (0, Vec::new());
+        for _ in 0..2 {
+            asm.clear();
+            ops.clear();
+            let jit = self.translator();
+            let (stubs, bmi2) = (jit.stubs, jit.bmi2);
+            let (block, first_exit) = (jit.blocks.len() as u32, jit.exits.len() as u32);
+            let cpu = &*self;
+            let mut lower = |instr: &Instruction, _: bool| {
+                ops.push(Box::new(cpu.lower_one(instr)));
+                ops.last().map_or(std::ptr::null(), |op| &raw const **op)
+            };
+            let table = key.mode >> mode::TABLE & 3;
+            let mut emitter = Emitter::new(
+                &mut asm, &stubs, scan, bytes, key.rip, long, table, bmi2, block, first_exit, window, &mut lower,
+            );
+            emitter.block();
+            let starts = std::mem::take(&mut emitter.starts);
+            ways = std::mem::take(&mut emitter.ways);
+            len = asm.len() as u32;
+            let behind = scan.list.last().map_or((0, 0), |ins| (0, ins.live_after as u8));
+            let lives = scan.list.iter().map(|ins| (ins.len() as u8, ins.live_before() as u8)).chain([behind]);
+            points = starts
+                .iter()
+                .zip(lives)
+                .map(|(start, (len, live))| Point { host: asm.offset(*start) as u16, len, live })
+                .collect();
+            offsets = ways
+                .iter()
+                .map(|way| (asm.offset(way.jump), asm.offset(way.stub), way.space.map(|label| asm.offset(label))))
+                .collect();
+            let jit = self.translator();
+            if (jit.next + len) as usize <= jit.memory.len() {
+                break;
+            }
+            // No room: the numbers of exits and blocks start over, too.
+            self.forget_translations();
+        }
+        let jit = self.translator();
+        let base = jit.next;
+        let code = asm.finish(base);
+        tracing::trace!(rip = key.rip, mode = key.mode, at = ?jit.memory.address(base as usize), "{code:02x?}");
+        jit.memory.write(base as usize, code);
+        let block = jit.blocks.len() as u32;
+        let first_point = jit.points.len() as u32;
+        jit.points.append(&mut points);
+        let mut variant = NONE;
+        for (way, (jump, stub, space)) in ways.iter().zip(&offsets) {
+            if way.variant {
+                variant = way.exit;
+            }
+            jit.exits.push(Exit {
+                from: block,
+                rip: way.rip,
+                after: way.after,
+                live: way.live as u8,
+                jump: base + jump - 4,
+                stub: base + stub,
+                space: space.map_or(0, |at| base + at - 4),
+                to: NONE,
+                next: NONE,
+            });
+        }
+        jit.blocks.push(Block {
+            key,
+            code: (base, base + len),
+            page,
+            second: second.map(|(phys, _)| phys),
+            points: first_point,
+            count: scan.list.len() as u16,
+            lines,
+            incoming: NONE,
+            variant,
+            dead: false,
+        });
+        jit.ops.append(&mut ops);
+        jit.known.insert(key, block);
+        jit.by_page.entry(page).or_default().push(block);
+        if let Some((_, page)) = second {
+            // A block is killed by its own lines only: one that has a second page is listed there with all of them.
+            jit.blocks[block as usize].lines = u64::MAX;
+            jit.by_page.entry(page).or_default().push(block);
+        }
+        jit.next = (base + len).next_multiple_of(16);
+        jit.asm = asm;
+        let used = jit.used();
+        let stats = &mut self.stats.jit;
+        stats.blocks_translated += 1;
+        stats.guest_bytes += scan.used as u64;
+        stats.host_bytes += u64::from(len);
+        stats.cache_used = used;
+        block
+    }
+
+    /// The mode in which code at RIP is translated; `None` if it is the interpreter's.
+    #[inline]
+    pub(super) fn translation_mode(&self) -> Option<u8> {
+        let long = match self.code_size {
+            CodeSize::Bits64 => true,
+            CodeSize::Bits32 => false,
+            CodeSize::Bits16 => return None,
+        };
+        if self.data_table == crate::mmu::table::CHECKED {
+            return None;
+        }
+        let mut mode = self.data_table << mode::TABLE;
+        if !long {
+            mode |= mode::SHORT | self.flat_mode()?;
+        }
+        Some(mode | self.fpu_mode())
+    }
+}
+
+/// The range around RSP at the block's start that its stack accesses are in, and whether some of them write.
+fn window(scan: &Scan, long: bool) -> Option<(i32, i32, bool)> {
+    let width = if long { 8 } else { 4 };
+    let (mut low, mut high, mut write, mut any) = (i32::MAX, i32::MIN, false, false);
+    for ins in &scan.list {
+        let Some(rsp) = ins.rsp else { continue };
+        let mut add = |from: i32, size: i32, writes: bool| {
+            low = low.min(rsp + from);
+            high = high.max(rsp + from + size);
+            write |= writes;
+            any = true;
+        };
+        match ins.kind {
+            Kind::Push | Kind::Call | Kind::CallIndirect => add(-width, width, true),
+            Kind::Pop | Kind::Ret => add(0, width, false),
+            _ => {}
+        }
+        let writes = match ins.kind {
+            Kind::Memory { write } => write,
+            Kind::Push | Kind::JumpIndirect | Kind::CallIndirect => false,
+            _ => continue,
+        };
+        if let Some(disp) = stack_operand(ins)
+            && (-WIDEST..=WIDEST).contains(&disp)
+        {
+            add(disp, ins.instr.memory_size().size() as i32, writes);
+        } else if stack_operand(ins).is_some() {
+            return None;
+        }
+    }
+    (any && high - low <= WIDEST).then_some((low, high, write))
+}

@@ -1,0 +1,5 @@
+//! Two machines that are to do the same.
+
+pub(crate) mod machine;
+pub(crate) mod program;
+pub(crate) mod trace;
