@@ -94,10 +94,9 @@ impl Bench {
         None
     }
 
-    /// Why the engine itself cannot go on, if so.
-    #[must_use]
-    pub fn failure(&self) -> Option<&str> {
-        self.vcpu.cpu.failure.as_deref()
+    /// Why the engine itself could not go on, if so; told once.
+    pub fn take_failure(&mut self) -> Option<String> {
+        self.vcpu.cpu.failure.take()
     }
 
     /// Whether the CPU waits for an interrupt.

@@ -91,7 +91,7 @@ fn compare(options: SoftOptions, usual: u64) -> Counts {
             continue;
         }
         counts.different += 1;
-        for name in real.iter().filter_map(|text| text.split([':', ',']).next()) {
+        for name in real.iter().map(|text| kind_of(text)) {
             *counts.kinds.entry(name.to_owned()).or_default() += 1;
         }
         if counts.different <= tell {
@@ -102,6 +102,15 @@ fn compare(options: SoftOptions, usual: u64) -> Counts {
     }
     println!("{:.0} programs/s, {counts:?}", counts.programs as f64 / start.elapsed().as_secs_f64());
     counts
+}
+
+/// What a difference is about: its first words.
+fn kind_of(text: &str) -> &str {
+    let first = text.lines().next().unwrap_or_default();
+    match first.rsplit_once(": ") {
+        Some((start, what)) if start.starts_with("lock-step") => what.split(' ').next().unwrap_or_default(),
+        _ => first.split([':', ',']).next().unwrap_or_default(),
+    }
 }
 
 /// Where the two disagree, translated behind interpreted.

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use engine::{Amount, Stat, Stop, Vcpu};
 use engine::{
     Breakpoints, Clock, CpuIo, DirtyLog, Engine, EngineConfig, Kicker, Limits, MsiMessage, Partition, Signal,
 };
-use engine::{Amount, Stat, Stop, Vcpu};
 use memory::GuestMemory;
 use vm::{Config, Cpus, Error, OnReset, Outcome, Payload, Supplies, Vm};
 use x86::{CpuModel, CpuState};

@@ -213,8 +213,7 @@ impl Cpu {
                 if self.shared.memory.read(Gpa(at), bytes).is_err() {
                     return Err(self.ud());
                 }
-                let mut decoder =
-                    Decoder::with_ip(self.code_size as u32, bytes, rip, features::decoding(&self.model));
+                let mut decoder = Decoder::with_ip(self.code_size as u32, bytes, rip, features::decoding(&self.model));
                 let op = self.lower_one(&decoder.decode());
                 self.translator().singles.insert(site, Box::new(op));
                 op

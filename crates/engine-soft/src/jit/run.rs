@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use x86::Segment;
 use x86::bits::{cr0, cr4};
 
+use super::JUMP_SLOTS;
 use super::cache::{Jit, Key, NONE};
 use super::context::{image_of, rflags_of};
 use super::stubs::Exit;
 use super::translate::mode;
-use super::JUMP_SLOTS;
 use crate::cpu::{Cpu, Exec, sreg};
 use crate::fpu;
 use crate::lane::Lane;
@@ -55,7 +55,11 @@ impl Cpu {
     pub(crate) fn enter_thread(&mut self) {
         let Some(jit) = &self.translator else { return };
         let code = jit.memory.address(0) as usize;
-        fpu::signal::watch_thread(code..code + jit.memory.len(), code + jit.stubs.fault as usize, &raw mut self.jit.target);
+        fpu::signal::watch_thread(
+            code..code + jit.memory.len(),
+            code + jit.stubs.fault as usize,
+            &raw mut self.jit.target,
+        );
         let lane = self.jit.cpu as usize;
         // SAFETY: nothing in a Rust program of this platform uses GS.
         let done = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, lane) };
@@ -364,15 +368,24 @@ impl Cpu {
         };
         let data = |index| {
             let s = &self.seg[index];
-            flat(index, Segment::WRITABLE_OR_READABLE) && !s.has(Segment::CODE) && !s.has(Segment::EXPAND_DOWN_OR_CONFORMING)
+            flat(index, Segment::WRITABLE_OR_READABLE)
+                && !s.has(Segment::CODE)
+                && !s.has(Segment::EXPAND_DOWN_OR_CONFORMING)
         };
-        let all = flat(sreg::CS, 0) && data(sreg::SS) && data(sreg::DS) && data(sreg::ES) && self.seg[sreg::SS].has(Segment::DB);
+        let all = flat(sreg::CS, 0)
+            && data(sreg::SS)
+            && data(sreg::DS)
+            && data(sreg::ES)
+            && self.seg[sreg::SS].has(Segment::DB);
         if !all {
             return None;
         }
         let whole = |index: usize| {
             let s = &self.seg[index];
-            s.is_usable() && s.limit == u32::MAX && s.has(Segment::WRITABLE_OR_READABLE) && !s.has(Segment::CODE)
+            s.is_usable()
+                && s.limit == u32::MAX
+                && s.has(Segment::WRITABLE_OR_READABLE)
+                && !s.has(Segment::CODE)
                 && !s.has(Segment::EXPAND_DOWN_OR_CONFORMING)
         };
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };

@@ -1,19 +1,13 @@
 //! What the translator has to know of each instruction of a block before it writes code.
 
-use iced_x86::{
-    Code, ConstantOffsets, Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits,
-};
+use iced_x86::{Code, ConstantOffsets, Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 use x86::CpuModel;
 
 use crate::features;
 
 /// The status flags, as iced numbers them.
-pub(super) const STATUS: u32 = RflagsBits::OF
-    | RflagsBits::SF
-    | RflagsBits::ZF
-    | RflagsBits::AF
-    | RflagsBits::CF
-    | RflagsBits::PF;
+pub(super) const STATUS: u32 =
+    RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
 /// The most instructions of a block.
 pub(super) const MOST: usize = 48;
@@ -30,7 +24,9 @@ pub(super) enum Kind {
     /// Its own bytes.
     Verbatim,
     /// Its own bytes with the memory operand replaced, after a look into the TLB.
-    Memory { write: bool },
+    Memory {
+        write: bool,
+    },
     Lea,
     Push,
     Pop,
@@ -284,13 +280,17 @@ fn kind(instr: &Instruction, long: bool) -> Kind {
     }
     let wide_stack = if long { 8 } else { 4 };
     match instr.mnemonic() {
-        M::Inc | M::Dec if !long && matches!(instr.code(), Code::Inc_r32 | Code::Inc_r16 | Code::Dec_r32 | Code::Dec_r16) => {
+        M::Inc | M::Dec
+            if !long && matches!(instr.code(), Code::Inc_r32 | Code::Inc_r16 | Code::Dec_r32 | Code::Dec_r16) =>
+        {
             Kind::ShortIncDec
         }
         // An alias that 64-bit code does not have.
         _ if !long && is_opcode_82(instr.code()) => Kind::CallOut,
         M::Add | M::Adc | M::Sub | M::Sbb | M::And | M::Or | M::Xor | M::Cmp | M::Test => plain_memory(instr),
-        M::Inc | M::Dec | M::Neg | M::Not | M::Movzx | M::Movsx | M::Movsxd | M::Xchg | M::Movnti => plain_memory(instr),
+        M::Inc | M::Dec | M::Neg | M::Not | M::Movzx | M::Movsx | M::Movsxd | M::Xchg | M::Movnti => {
+            plain_memory(instr)
+        }
         M::Mov => {
             let special = (0..instr.op_count()).any(|i| {
                 instr.op_kind(i) == OpKind::Register && {
@@ -302,10 +302,19 @@ fn kind(instr: &Instruction, long: bool) -> Kind {
         }
         M::Lea => Kind::Lea,
         M::Cbw | M::Cwde | M::Cdqe | M::Cwd | M::Cdq | M::Cqo | M::Bswap => Kind::Verbatim,
-        M::Nop | M::Endbr32 | M::Endbr64 | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2
-        | M::Prefetchw | M::Prefetch => Kind::Nothing,
+        M::Nop
+        | M::Endbr32
+        | M::Endbr64
+        | M::Prefetchnta
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchw
+        | M::Prefetch => Kind::Nothing,
         M::Sfence | M::Lfence | M::Mfence => Kind::Verbatim,
-        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd => plain_memory(instr),
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd => {
+            plain_memory(instr)
+        }
         M::Mul | M::Imul | M::Div | M::Idiv => plain_memory(instr),
         M::Bt | M::Bts | M::Btr | M::Btc => {
             // With a register, the bit may be far from the operand's address.
@@ -336,7 +345,11 @@ fn kind(instr: &Instruction, long: bool) -> Kind {
         }
         M::Leave if matches!(instr.code(), Code::Leaveq) || !long && instr.code() == Code::Leaved => Kind::Leave,
         M::Jmp | M::Call => match instr.flow_control() {
-            _ if instr.is_jmp_far() || instr.is_call_far() || instr.is_jmp_far_indirect() || instr.is_call_far_indirect() => {
+            _ if instr.is_jmp_far()
+                || instr.is_call_far()
+                || instr.is_jmp_far_indirect()
+                || instr.is_call_far_indirect() =>
+            {
                 Kind::CallOut
             }
             FlowControl::UnconditionalBranch if instr.op0_kind() == near(long) => Kind::Jump,
@@ -348,9 +361,7 @@ fn kind(instr: &Instruction, long: bool) -> Kind {
         M::Ret if matches!(instr.code(), Code::Retnq | Code::Retnq_imm16) => Kind::Ret,
         M::Ret if !long && matches!(instr.code(), Code::Retnd | Code::Retnd_imm16) => Kind::Ret,
         _ if instr.is_jcc_short_or_near() && instr.op0_kind() == near(long) => Kind::Branch,
-        _ if instr.condition_code() != iced_x86::ConditionCode::None
-            && instr.flow_control() == FlowControl::Next =>
-        {
+        _ if instr.condition_code() != iced_x86::ConditionCode::None && instr.flow_control() == FlowControl::Next => {
             plain_memory(instr)
         }
         _ => Kind::CallOut,
@@ -361,8 +372,14 @@ fn is_opcode_82(code: Code) -> bool {
     use Code as C;
     matches!(
         code,
-        C::Add_rm8_imm8_82 | C::Or_rm8_imm8_82 | C::Adc_rm8_imm8_82 | C::Sbb_rm8_imm8_82 | C::And_rm8_imm8_82
-            | C::Sub_rm8_imm8_82 | C::Xor_rm8_imm8_82 | C::Cmp_rm8_imm8_82
+        C::Add_rm8_imm8_82
+            | C::Or_rm8_imm8_82
+            | C::Adc_rm8_imm8_82
+            | C::Sbb_rm8_imm8_82
+            | C::And_rm8_imm8_82
+            | C::Sub_rm8_imm8_82
+            | C::Xor_rm8_imm8_82
+            | C::Cmp_rm8_imm8_82
     )
 }
 
@@ -384,8 +401,7 @@ fn ends(instr: &Instruction, kind: Kind) -> bool {
                 || matches!(
                     instr.mnemonic(),
                     Mnemonic::Hlt | Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq | Mnemonic::Sti | Mnemonic::Mov
-                )
-                && changes_mode(instr)
+                ) && changes_mode(instr)
         }
         _ => false,
     }
@@ -400,9 +416,8 @@ fn changes_mode(instr: &Instruction) -> bool {
 /// What `instr` makes of the distance that RSP has moved.
 fn next_rsp(rsp: Option<i32>, instr: &Instruction, kind: Kind) -> Option<i32> {
     let rsp = rsp?;
-    let to_rsp = |i: u32| {
-        instr.op_kind(i) == OpKind::Register && matches!(instr.op_register(i).full_register(), Register::RSP)
-    };
+    let to_rsp =
+        |i: u32| instr.op_kind(i) == OpKind::Register && matches!(instr.op_register(i).full_register(), Register::RSP);
     let moved = match kind {
         Kind::Push | Kind::Pop => {
             if kind == Kind::Pop && to_rsp(0) {
@@ -412,7 +427,13 @@ fn next_rsp(rsp: Option<i32>, instr: &Instruction, kind: Kind) -> Option<i32> {
         }
         Kind::Leave => return None,
         // What the interpreter does with RSP is not followed.
-        Kind::CallOut => return if instr.stack_pointer_increment() == 0 && !(0..instr.op_count()).any(to_rsp) { Some(rsp) } else { None },
+        Kind::CallOut => {
+            return if instr.stack_pointer_increment() == 0 && !(0..instr.op_count()).any(to_rsp) {
+                Some(rsp)
+            } else {
+                None
+            };
+        }
         Kind::Verbatim if to_rsp(0) && matches!(instr.mnemonic(), Mnemonic::Add | Mnemonic::Sub) => {
             if !matches!(instr.op1_kind(), OpKind::Immediate8to64 | OpKind::Immediate32to64) {
                 return None;
@@ -429,7 +450,8 @@ fn next_rsp(rsp: Option<i32>, instr: &Instruction, kind: Kind) -> Option<i32> {
         }
         Kind::Verbatim | Kind::Memory { .. } | Kind::Lea | Kind::ShortIncDec => {
             let read_only = matches!(instr.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt);
-            let exchanged = matches!(instr.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Mulx) && (0..instr.op_count()).any(to_rsp);
+            let exchanged = matches!(instr.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Mulx)
+                && (0..instr.op_count()).any(to_rsp);
             if !read_only && instr.op_count() > 0 && to_rsp(0) || exchanged {
                 return None;
             }

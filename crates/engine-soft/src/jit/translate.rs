@@ -76,15 +76,14 @@ impl Cpu {
                 scan.list.truncate(1);
                 let Some(first) = scan.list.first() else { return Ok(None) };
                 // An instruction that is not one may be cut again, and is the interpreter's.
-                let twice = self.shared.options.translator != Translator::LockStep || lockstep::may_run_twice(&first.instr);
+                let twice =
+                    self.shared.options.translator != Translator::LockStep || lockstep::may_run_twice(&first.instr);
                 if first.instr.is_invalid() || !twice {
                     return Ok(None);
                 }
                 scan.used = first.len();
-                scan.ends = matches!(
-                    first.kind,
-                    Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Ret
-                );
+                scan.ends =
+                    matches!(first.kind, Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Ret);
                 second = Some(tail);
             }
             // What is beyond the limit of the code segment is the interpreter's to find out.

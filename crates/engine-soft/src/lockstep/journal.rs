@@ -115,7 +115,7 @@ impl Page {
 
 /// The bits of the byte at `at` that a page walk may set.
 fn walk_bits(at: usize) -> u8 {
-    if at % 4 == 0 { 0x60 } else { 0 }
+    if at.is_multiple_of(4) { 0x60 } else { 0 }
 }
 
 /// # Safety

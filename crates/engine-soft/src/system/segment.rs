@@ -98,6 +98,10 @@ impl Cpu {
 
     fn set_segment(&mut self, index: usize, segment: Segment) {
         self.seg[index % 6] = segment;
+        if !self.is64() {
+            // Translated code relies on what segments are like.
+            self.leave |= leave::BLOCK;
+        }
         if index == sreg::SS {
             self.shadow = true;
             self.leave |= leave::BLOCK;

@@ -48,6 +48,7 @@ pub(crate) struct Machine {
     state: CpuState,
     /// What has ended the last run but a handler.
     stop: Option<Stop>,
+    failure: Option<String>,
     entries: Vec<(u64, u64)>,
     /// What the data pages may hold at the start.
     templates: Vec<Vec<u8>>,
@@ -76,7 +77,7 @@ impl Machine {
         write_tables(&memory);
         let templates = (0..16).map(|seed| crate::oracle::generate::Generator::template(&mut Random::new(seed)));
         let state = CpuState::power_on(0, model.signature());
-        Self { memory, bench, state, stop: None, entries: entries(), templates: templates.collect() }
+        Self { memory, bench, state, stop: None, failure: None, entries: entries(), templates: templates.collect() }
     }
 
     /// Brings memory and CPU to the start of `program`.
@@ -107,6 +108,7 @@ impl Machine {
     pub(crate) fn run(&mut self, program: &Program, blocks: usize) -> Option<End> {
         self.start(program);
         self.stop = self.bench.run_blocks(blocks);
+        self.failure = self.bench.take_failure();
         (self.stop.is_none() && self.bench.is_halted()).then(|| self.end())
     }
 
@@ -118,7 +120,7 @@ impl Machine {
 
     /// Why the engine has failed, if it has.
     pub(crate) fn failure(&self) -> Option<&str> {
-        self.bench.failure()
+        self.failure.as_deref()
     }
 
     /// RIP and RCX.

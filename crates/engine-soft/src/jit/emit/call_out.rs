@@ -1,0 +1,23 @@
+//! Calls of the interpreter's handlers.
+
+use super::Emitter;
+use crate::jit::asm::r;
+use crate::jit::layout as l;
+use crate::jit::scan::{Ins, STATUS};
+
+impl<'a> Emitter<'a> {
+    pub(super) fn call_out(&mut self, ins: &Ins) {
+        let touches_flags = ins.reads | ins.writes != 0 || ins.instr.is_invalid();
+        let live = if touches_flags { STATUS } else { ins.live_before() };
+        self.give_up_flags(live);
+        let op = (self.lower)(&ins.instr, ins.instr.is_invalid());
+        self.asm.mov_imm(r::R11, op as u64);
+        let resume = self.asm.label();
+        self.asm.gs_store_label(l::SITE, resume);
+        let stub = if touches_flags { self.stubs.call_flags } else { self.stubs.call };
+        self.asm.jmp_out(stub);
+        self.asm.bind(resume);
+        self.in_host = false;
+        self.in_memory = true;
+    }
+}

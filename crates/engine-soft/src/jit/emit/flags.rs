@@ -1,0 +1,57 @@
+//! Where the guest's status flags are.
+
+use super::Emitter;
+use crate::jit::asm::r;
+use crate::jit::layout as l;
+use crate::jit::scan::Ins;
+
+impl<'a> Emitter<'a> {
+    /// Puts the flags from the host's register into memory; clobbers `scratch`.
+    pub(super) fn save_flags(&mut self, scratch: u8) {
+        self.asm.mov(scratch, r::RAX);
+        // lahf; seto al; mov gs:[flags], ax
+        self.asm.bytes(&[0x9f, 0x0f, 0x90, 0xc0, 0x65, 0x66, 0x89, 0x04, 0x25]);
+        self.asm.imm32(l::FLAGS as u32);
+        self.asm.mov(r::RAX, scratch);
+        self.in_memory = true;
+    }
+
+    /// The host's flags are about to be overwritten, `live` of them are needed later. Clobbers R10.
+    pub(super) fn give_up_flags(&mut self, live: u32) {
+        if live != 0 && !self.in_memory {
+            self.save_flags(r::R10);
+        }
+        self.in_host = false;
+    }
+
+    /// Takes the flags from memory into the host's register, where they are not yet. Clobbers `scratch`.
+    pub(super) fn take_flags(&mut self, scratch: u8) {
+        if self.in_host {
+            return;
+        }
+        self.asm.mov(scratch, r::RAX);
+        // movzx eax, word gs:[flags]; add al, 7fh; sahf
+        self.asm.bytes(&[0x65, 0x0f, 0xb7, 0x04, 0x25]);
+        self.asm.imm32(l::FLAGS as u32);
+        self.asm.bytes(&[0x04, 0x7f, 0x9e]);
+        self.asm.mov(r::RAX, scratch);
+        self.in_host = true;
+    }
+
+    /// Before an instruction of the guest's that is run as it is: it must see the flags that it reads, and those that
+    /// it leaves alone must be beside those that it changes.
+    pub(super) fn prepare_flags(&mut self, ins: &Ins, scratch: u8) {
+        let merges = ins.writes != 0 && ins.live_after & !ins.kills != 0;
+        if ins.reads != 0 || merges {
+            self.take_flags(scratch);
+        }
+    }
+
+    /// After it.
+    pub(super) fn flags_written(&mut self, ins: &Ins) {
+        if ins.writes != 0 {
+            self.in_host = true;
+            self.in_memory = false;
+        }
+    }
+}

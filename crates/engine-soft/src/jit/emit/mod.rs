@@ -1,0 +1,177 @@
+//! Writing the code of a block.
+//!
+//! Each of the guest's instructions is copied, its memory operand replaced by the host's address that a look into the
+//! TLB has given. The guest's status flags are the host's; where a check would overwrite flags that are still needed
+//! they are put into memory first, and at the end of a block they are there, or dead.
+
+mod call_out;
+mod flags;
+mod jumps;
+mod memory;
+mod registers;
+mod stack;
+
+use iced_x86::{Instruction, OpKind, Register};
+
+pub(super) use self::stack::stack_operand;
+
+use super::asm::{Asm, Label, r};
+use super::scan::{Ins, Kind, STATUS, Scan};
+use super::stubs::Stubs;
+use crate::op::Op;
+
+/// A direct way out of a block.
+pub(super) struct Way {
+    /// Its number among all exits.
+    pub(super) exit: u32,
+    /// The guest's address that it leads to.
+    pub(super) rip: u64,
+    /// The jump to be led to the next block: the end of its distance.
+    pub(super) jump: Label,
+    /// Where it leads as long as it is not.
+    pub(super) stub: Label,
+    /// The space number that it is compared with, if it leaves the page: the end of the immediate.
+    pub(super) space: Option<Label>,
+    /// It leads to this block's form without a window.
+    pub(super) variant: bool,
+    /// How many instructions come before it, and the flags that are needed behind it.
+    pub(super) after: u16,
+    pub(super) live: u32,
+}
+
+/// What the writing of a block needs.
+pub(super) struct Emitter<'a> {
+    pub(super) asm: &'a mut Asm,
+    pub(super) stubs: &'a Stubs,
+    pub(super) scan: &'a Scan,
+    pub(super) bytes: &'a [u8],
+    pub(super) rip: u64,
+    pub(super) long: bool,
+    /// The table of the TLB.
+    pub(super) table: u8,
+    /// RORX is there.
+    pub(super) bmi2: bool,
+    /// The number that this block will have.
+    pub(super) block: u32,
+    /// The number of the first exit.
+    pub(super) first_exit: u32,
+    /// Stack accesses go through the window, which covers these distances from RSP at the block's start.
+    pub(super) window: Option<(i32, i32, bool)>,
+    /// Where the interpreter's form of a called-out instruction is kept.
+    pub(super) lower: &'a mut dyn FnMut(&Instruction, bool) -> *const Op,
+    pub(super) ways: Vec<Way>,
+    /// The start of each instruction's code.
+    pub(super) starts: Vec<Label>,
+    /// The flags in the host's register are the guest's.
+    in_host: bool,
+    /// The flags in memory are the guest's.
+    in_memory: bool,
+}
+
+/// The host's registers that are free for the translator, in the order of [`Stubs::slow`].
+const SCRATCH: [u8; 3] = [r::R11, r::R10, r::R15];
+
+/// General-purpose registers that are not in the host's, as a mask of those among the register operands.
+fn resident_mask(instr: &Instruction) -> u16 {
+    let mut mask = 0;
+    for i in 0..instr.op_count() {
+        if instr.op_kind(i) == OpKind::Register && instr.op_register(i).is_gpr() {
+            mask |= in_memory_bit(instr.op_register(i));
+        }
+    }
+    mask
+}
+
+fn in_memory_bit(register: Register) -> u16 {
+    match register.full_register() {
+        Register::R10 => 1 << 10,
+        Register::R11 => 1 << 11,
+        Register::R15 => 1 << 15,
+        _ => 0,
+    }
+}
+
+fn number(register: Register) -> u8 {
+    register.full_register().number() as u8
+}
+
+impl<'a> Emitter<'a> {
+    #[allow(clippy::too_many_arguments, reason = "a plain list of what is needed")]
+    pub(super) fn new(
+        asm: &'a mut Asm,
+        stubs: &'a Stubs,
+        scan: &'a Scan,
+        bytes: &'a [u8],
+        rip: u64,
+        long: bool,
+        table: u8,
+        bmi2: bool,
+        block: u32,
+        first_exit: u32,
+        window: Option<(i32, i32, bool)>,
+        lower: &'a mut dyn FnMut(&Instruction, bool) -> *const Op,
+    ) -> Self {
+        Self {
+            asm,
+            stubs,
+            scan,
+            bytes,
+            rip,
+            long,
+            table,
+            bmi2,
+            block,
+            first_exit,
+            window,
+            lower,
+            ways: Vec::new(),
+            starts: Vec::new(),
+            in_host: false,
+            in_memory: true,
+        }
+    }
+
+    /// Writes the block.
+    pub(super) fn block(&mut self) {
+        if let Some((low, high, write)) = self.window {
+            self.check_window(low, high, write);
+        }
+        for ins in &self.scan.list {
+            let start = self.asm.here();
+            self.starts.push(start);
+            self.instruction(ins);
+        }
+        let end = self.asm.here();
+        self.starts.push(end);
+        if !self.scan.ends {
+            let next = self.scan.list.last().map_or(self.rip, |ins| ins.instr.next_ip());
+            let live = self.scan.list.last().map_or(STATUS, |ins| ins.live_after);
+            self.go(next, live, None);
+        }
+        self.write_stubs();
+    }
+
+    fn instruction(&mut self, ins: &Ins) {
+        match ins.kind {
+            Kind::Nothing => {}
+            Kind::Verbatim => self.verbatim(ins),
+            Kind::Memory { write } => {
+                if !self.memory(ins, write) {
+                    self.call_out(ins);
+                }
+            }
+            Kind::Lea => self.lea(ins),
+            Kind::Push => self.push(ins),
+            Kind::Pop => self.pop(ins),
+            Kind::Leave => self.leave(ins),
+            Kind::Jump => self.go(ins.instr.near_branch_target(), ins.live_after, Some(ins)),
+            Kind::Branch => self.branch(ins),
+            Kind::Call => self.call(ins),
+            Kind::JumpIndirect => self.jump_indirect(ins),
+            Kind::CallIndirect => self.call_indirect(ins),
+            Kind::Ret => self.ret(ins),
+            Kind::ShortIncDec => self.short_inc_dec(ins),
+            Kind::CallOut => self.call_out(ins),
+        }
+    }
+}
