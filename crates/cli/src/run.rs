@@ -103,7 +103,7 @@ fn build(args: &Run, output: &Arc<Output>) -> Result<Vm, Failure> {
     let supplies = Supplies {
         kernel: open("kernel", &kernel)?,
         initrd: initrd.map(|path| open("initrd", &path)).transpose()?,
-        engine: engine(&args.engine.0)?,
+        engine: engine(&args.engine.0, args.stats || tracing::enabled!(tracing::Level::INFO))?,
         serial: serial_ports(args).iter().map(|port| destination(port, output)).collect::<Result<_, _>>()?,
         debug: match &args.debug_port {
             Destination::None => None,
@@ -141,11 +141,14 @@ fn open(what: &str, path: &Path) -> Result<Payload, Failure> {
     }
 }
 
-fn engine(choices: &[EngineChoice]) -> Result<Arc<dyn engine::Engine>, Failure> {
+/// The first engine of `choices` that this host has; with `counted` it counts what costs time to count.
+fn engine(choices: &[EngineChoice], counted: bool) -> Result<Arc<dyn engine::Engine>, Failure> {
     let mut refusal = Failure::input("--engine", "there is none", "name one");
     for choice in choices {
         let opened = match choice {
-            EngineChoice::Soft(options) => engine_soft::SoftEngine::new(*options),
+            EngineChoice::Soft(options) => {
+                engine_soft::SoftEngine::new(engine_soft::SoftOptions { count: options.count || counted, ..*options })
+            }
         };
         match opened {
             Ok(engine) => return Ok(Arc::new(engine)),

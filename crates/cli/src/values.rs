@@ -135,7 +135,9 @@ mod tests {
 
     #[test]
     fn an_engine_takes_its_options_along() {
-        let soft = |translator, code_cache| EngineChoice::Soft(SoftOptions { translator, code_cache });
+        let soft = |translator, code_cache| {
+            EngineChoice::Soft(SoftOptions { translator, code_cache, ..SoftOptions::default() })
+        };
         let usual = SoftOptions::default().code_cache;
         let good = [
             ("soft", vec![soft(Translator::On, usual)]),

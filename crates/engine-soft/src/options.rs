@@ -23,6 +23,8 @@ pub struct SoftOptions {
     pub translator: Translator,
     /// The size of the translated code that is kept, in bytes per vCPU; within [`SoftOptions::CODE_CACHE`].
     pub code_cache: usize,
+    /// Translated code counts the instructions and blocks that it runs, which costs a few per cent.
+    pub count: bool,
 }
 
 impl SoftOptions {
@@ -51,7 +53,7 @@ impl SoftOptions {
 
 impl Default for SoftOptions {
     fn default() -> Self {
-        Self { translator: Translator::default(), code_cache: 32 << 20 }
+        Self { translator: Translator::default(), code_cache: 32 << 20, count: false }
     }
 }
 

@@ -50,7 +50,10 @@ impl Cpu {
             if let Some(stop) = self.between_blocks() {
                 return Some(stop);
             }
-            // RF lasts for one instruction.
+            // RF lasts for one instruction, and is about breakpoints.
+            if self.translator.is_some() && self.journal.is_none() && !self.watch.steps() {
+                self.system_flags &= !rflags::RF;
+            }
             let stepped = self.system_flags & (rflags::TF | rflags::RF) != 0 || self.watch.steps();
             if stepped || self.shadow {
                 if let Some(stop) = self.step() {

@@ -74,7 +74,7 @@ impl Cpu {
     /// Gives up all rights to write silently, also those that the running block has looked up already.
     pub(crate) fn drop_write_tags(&mut self) {
         self.mmu.drop_write_tags();
-        self.jit.close_window();
+        self.forget_shortcuts();
         self.leave |= leave::BLOCK;
     }
 

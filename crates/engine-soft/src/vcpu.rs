@@ -94,6 +94,7 @@ impl SoftVcpu {
         };
         let mut vcpu = Self { cpu: lane };
         vcpu.cpu.cpu.jit.cpu = (&raw mut *vcpu.cpu).cast();
+        vcpu.cpu.cpu.prepare_context();
         vcpu.load(&state);
         vcpu
     }

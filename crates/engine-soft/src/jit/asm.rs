@@ -26,6 +26,7 @@ pub(super) mod cc {
     pub(crate) const E: u8 = 4;
     pub(crate) const NE: u8 = 5;
     pub(crate) const A: u8 = 7;
+    pub(crate) const NS: u8 = 9;
 }
 
 /// A place in the code, perhaps not yet known.
@@ -232,6 +233,36 @@ impl Asm {
     pub(super) fn gs_indexed(&mut self, opcode: u8, reg: u8, base: u8, at: i32) {
         self.bytes(&[0x65, 0x48 | (reg >> 3) << 2 | base >> 3, opcode, 0x80 | (reg & 7) << 3 | base & 7]);
         self.imm32(at as u32);
+    }
+
+    /// `mov reg, gs:[at]`, 32 bits.
+    pub(super) fn gs_load32(&mut self, reg: u8, at: i32) {
+        self.byte(0x65);
+        if reg >= 8 {
+            self.byte(0x44);
+        }
+        self.bytes(&[0x8b, 0x04 | (reg & 7) << 3, 0x25]);
+        self.imm32(at as u32);
+    }
+
+    /// `cmp qword gs:[base], 0`; `base` is one of R8 to R15, but not R12.
+    pub(super) fn gs_compare_indexed_zero(&mut self, base: u8) {
+        self.bytes(&[0x65, 0x49, 0x83, 0xb8 | base & 7]);
+        self.imm32(0);
+        self.byte(0);
+    }
+
+    /// `mov dword gs:[base], reg`; both are among R8 to R15, `base` is not R12.
+    pub(super) fn gs_store32_indexed(&mut self, base: u8, reg: u8) {
+        self.bytes(&[0x65, 0x45, 0x89, 0x80 | (reg & 7) << 3 | base & 7]);
+        self.imm32(0);
+    }
+
+    /// `sub dword gs:[base + at], 1`; `base` is one of R8 to R15, but not R12.
+    pub(super) fn gs_decrement_indexed(&mut self, base: u8, at: i32) {
+        self.bytes(&[0x65, 0x41, 0x83, 0xa8 | base & 7]);
+        self.imm32(at as u32);
+        self.byte(1);
     }
 
     /// `jmp gs:[base + at]`; `base` is one of R8 to R15, but not R12.

@@ -1,6 +1,6 @@
 //! The translated blocks of a vCPU, how they are found, linked and forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use super::asm::Asm;
@@ -87,6 +87,10 @@ pub(crate) struct Jit {
     pub(super) ops: Vec<Box<Op>>,
     /// How often everything has been forgotten.
     pub(super) flushes: u64,
+    /// The number of cells in use.
+    pub(super) cells: u32,
+    /// The RIPs of instructions whose access goes from page to page.
+    pub(super) demoted: HashSet<u64, AddressHash>,
     /// RORX is there.
     pub(super) bmi2: bool,
     /// What instructions that could not be done in place were decoded to, by their code's place.
@@ -118,6 +122,8 @@ impl Jit {
             by_page: HashMap::default(),
             ops: Vec::new(),
             flushes: 0,
+            cells: 0,
+            demoted: HashSet::default(),
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
             singles: HashMap::default(),
         })
@@ -136,6 +142,8 @@ impl Jit {
         self.known.clear();
         self.by_page.clear();
         self.ops.clear();
+        self.cells = 0;
+        self.demoted.clear();
         self.singles.clear();
         self.next = self.first;
         self.flushes += 1;
@@ -214,7 +222,7 @@ impl Jit {
 
     /// Makes sure that nobody comes to `block` any more. Gives its RIP and the address of its code, for the table of
     /// jumps.
-    fn kill(&mut self, block: u32) -> (u64, u64) {
+    pub(super) fn kill(&mut self, block: u32) -> (u64, u64) {
         let dead = &mut self.blocks[block as usize];
         dead.dead = true;
         let key = dead.key;

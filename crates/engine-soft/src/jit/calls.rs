@@ -4,15 +4,16 @@
 //! leave translated code.
 
 use std::ptr;
+use std::sync::atomic::Ordering;
 
 use iced_x86::Decoder;
 use memory::Gpa;
 
 use super::context::{NO_WINDOW, image_of, rflags_of};
 use super::stubs::Callees;
-use x86::bits::vector;
+use x86::bits::{rflags, vector};
 
-use crate::cpu::{Cpu, Exec};
+use crate::cpu::{Cpu, Exec, leave};
 use crate::features;
 use crate::mmu::Access;
 use crate::op::{Op, has};
@@ -28,12 +29,14 @@ pub(super) fn callees() -> Callees {
     let call: unsafe extern "C" fn(*mut Cpu, *const Op) -> Resume = call;
     let call_flags: unsafe extern "C" fn(*mut Cpu, *const Op) -> Resume = call_flags;
     let window: extern "C" fn(*mut Cpu) -> Resume = window;
+    let demote: extern "C" fn(*mut Cpu) -> Resume = demote;
     Callees {
         slow_read: slow_read as usize as u64,
         slow_write: slow_write as usize as u64,
         call: call as usize as u64,
         call_flags: call_flags as usize as u64,
         window: window as usize as u64,
+        demote: demote as usize as u64,
     }
 }
 
@@ -91,9 +94,14 @@ extern "C" fn window(cpu: *mut Cpu) -> Resume {
     unsafe { of(cpu) }.open_window()
 }
 
+extern "C" fn demote(cpu: *mut Cpu) -> Resume {
+    // SAFETY: called from translated code.
+    unsafe { of(cpu) }.demote_cell()
+}
+
 impl Cpu {
     /// The code at the place that translated code has noted.
-    fn site(&mut self) -> Resume {
+    pub(super) fn site(&mut self) -> Resume {
         let site = self.jit.site as usize;
         self.translator().memory.address(site)
     }
@@ -108,7 +116,24 @@ impl Cpu {
             self.stats.jit.exits_callout += 1;
         }
         self.jit.flags = image_of(self.flags.bits());
-        ptr::null()
+        self.onward()
+    }
+
+    /// The code for RIP where an instruction has changed what code is run, if it is in the table of jumps and nothing has
+    /// to be looked at before; null leaves translated code.
+    fn onward(&mut self) -> Resume {
+        let pending = self.slot.pending.load(Ordering::Relaxed) & self.interest;
+        let seen = self.leave & !leave::BLOCK == 0 && !self.shadow && !self.halted && !self.jit.hold;
+        let stepped = self.system_flags & rflags::TF != 0 || self.watch.steps();
+        if pending != 0 || !seen || stepped || self.slot.attention.load(Ordering::Relaxed) != 0 {
+            return ptr::null();
+        }
+        let Some(mode) = self.translation_mode() else { return ptr::null() };
+        let Some(code) = self.known_translation(mode) else { return ptr::null() };
+        // It holds for the next instruction, and is about breakpoints, of which there are none.
+        self.system_flags &= !rflags::RF;
+        self.leave = 0;
+        code
     }
 
     /// An access that the TLB does not serve: fills it, or runs the whole instruction in the interpreter.
@@ -143,7 +168,7 @@ impl Cpu {
         self.fault_in_code();
         self.stats.jit.exits_fault += 1;
         self.jit.flags = image_of(self.flags.bits());
-        ptr::null()
+        self.onward()
     }
 
     /// Delivers an exception that translated code has raised, unless it is to be held.
@@ -174,13 +199,13 @@ impl Cpu {
             self.fault_in_code();
             self.stats.jit.exits_fault += 1;
             self.jit.flags = image_of(self.flags.bits());
-            return ptr::null();
+            return self.onward();
         };
         self.jit.flags = image_of(self.flags.bits());
         self.stats.jit.callouts += 1;
         self.jit.ended = (rip, self.rip != rip);
         if self.leave != 0 || self.rip != next {
-            return ptr::null();
+            return self.onward();
         }
         match self.translator().code_of(block, index + 1) {
             // The code behind it may expect the flags in the host's register.

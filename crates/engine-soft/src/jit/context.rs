@@ -21,6 +21,12 @@ pub(crate) struct Context {
     pub(crate) flags: u64,
     /// Which piece of code has left: an offset in the code memory, or the number of an exit.
     pub(crate) site: u32,
+    /// The cell that an access has missed, as an offset from the lane.
+    pub(crate) cell: u32,
+    /// Where the number of the next filled cell goes, as an offset from the lane.
+    pub(crate) next_filled: u64,
+    /// The address of the code memory.
+    pub(crate) code_base: u64,
     /// The linear address of an access that the TLB did not know.
     pub(crate) linear: u64,
     /// The code to go on at with the flags taken from memory.
@@ -57,6 +63,9 @@ impl Context {
             target: 0,
             flags: 0,
             site: 0,
+            cell: 0,
+            next_filled: 0,
+            code_base: 0,
             linear: 0,
             after: 0,
             wants_plain: u32::MAX,

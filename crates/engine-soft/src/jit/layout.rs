@@ -2,12 +2,14 @@
 
 use std::mem::offset_of;
 
-use x86::Segment;
+use x86::{Msrs, Segment};
 
 use super::context::Context;
 use crate::cpu::{Cpu, sreg};
 use crate::lane::Lane;
 use crate::mmu::SLOTS;
+use crate::pending::Slot;
+use crate::stats::{JitStats, Stats};
 
 const fn in_cpu(offset: usize) -> i32 {
     (offset_of!(Lane, cpu) + offset) as i32
@@ -25,12 +27,25 @@ pub(super) const fn reg(number: u8) -> i32 {
 pub(super) const RIP: i32 = in_cpu(offset_of!(Cpu, rip));
 pub(super) const FS_BASE: i32 = seg_base(sreg::FS);
 pub(super) const GS_BASE: i32 = seg_base(sreg::GS);
+pub(super) const KERNEL_GS_BASE: i32 = in_cpu(offset_of!(Cpu, msrs) + offset_of!(Msrs, kernel_gs_base));
+pub(super) const SYSTEM_FLAGS: i32 = in_cpu(offset_of!(Cpu, system_flags));
+pub(super) const INTEREST: i32 = in_cpu(offset_of!(Cpu, interest));
+pub(super) const DATA_TABLE: i32 = in_cpu(offset_of!(Cpu, data_table));
+pub(super) const CR0: i32 = in_cpu(offset_of!(Cpu, cr0));
+pub(super) const CR2: i32 = in_cpu(offset_of!(Cpu, cr2));
+pub(super) const CR3: i32 = in_cpu(offset_of!(Cpu, cr3));
+pub(super) const CR4: i32 = in_cpu(offset_of!(Cpu, cr4));
+/// From the word that [`ATTENTION`] points to, to the one that says what is pending.
+pub(super) const PENDING: i32 = offset_of!(Slot, pending) as i32 - offset_of!(Slot, attention) as i32;
 pub(super) const SELF: i32 = in_context(offset_of!(Context, cpu));
 pub(super) const HOST_RSP: i32 = in_context(offset_of!(Context, host_rsp));
 pub(super) const TARGET: i32 = in_context(offset_of!(Context, target));
 pub(super) const FLAGS: i32 = in_context(offset_of!(Context, flags));
 pub(super) const SITE: i32 = in_context(offset_of!(Context, site));
 pub(super) const LINEAR: i32 = in_context(offset_of!(Context, linear));
+pub(super) const CELL: i32 = in_context(offset_of!(Context, cell));
+pub(super) const NEXT_FILLED: i32 = in_context(offset_of!(Context, next_filled));
+pub(super) const CODE_BASE: i32 = in_context(offset_of!(Context, code_base));
 pub(super) const AFTER: i32 = in_context(offset_of!(Context, after));
 pub(super) const SCRATCH: i32 = in_context(offset_of!(Context, scratch));
 pub(super) const SPACE_TAG: i32 = in_context(offset_of!(Context, space_tag));
@@ -53,3 +68,11 @@ pub(super) const fn tlb(table: u8) -> (i32, i32, i32) {
 
 /// The table of jump targets: for each the tag and the code's address.
 pub(super) const JUMPS: i32 = offset_of!(Lane, jumps) as i32;
+
+/// The cells of accesses, and the list of those that are filled.
+pub(super) const CELLS: i32 = offset_of!(Lane, cells) as i32;
+pub(super) const FILLED: i32 = offset_of!(Lane, filled) as i32;
+
+const STATS: usize = offset_of!(Cpu, stats);
+pub(super) const INSTRUCTIONS: i32 = in_cpu(STATS + offset_of!(Stats, instructions));
+pub(super) const BLOCKS_RUN: i32 = in_cpu(STATS + offset_of!(Stats, jit) + offset_of!(JitStats, blocks_run));

@@ -12,6 +12,7 @@
 mod asm;
 mod cache;
 mod calls;
+mod cells;
 mod context;
 mod emit;
 mod encoding;
@@ -23,6 +24,7 @@ mod stubs;
 mod translate;
 
 pub(crate) use cache::Jit;
+pub(crate) use cells::{CELLS, Cell};
 pub(crate) use context::Context;
 
 /// The slots of the table of jump targets.

@@ -51,6 +51,14 @@ impl Cpu {
         }
     }
 
+    /// Tells translated code where things are.
+    pub(crate) fn prepare_context(&mut self) {
+        self.jit.next_filled = super::layout::FILLED as u64;
+        if let Some(jit) = &self.translator {
+            self.jit.code_base = jit.memory.address(0) as u64;
+        }
+    }
+
     /// Prepares the calling thread for translated code.
     pub(crate) fn enter_thread(&mut self) {
         let Some(jit) = &self.translator else { return };
@@ -98,6 +106,7 @@ impl Cpu {
 
     /// Forgets all translations.
     pub(crate) fn forget_translations(&mut self) {
+        self.forget_shortcuts();
         let Some(jit) = &mut self.translator else { return };
         jit.clear();
         self.stats.jit.cache_flushes += 1;
@@ -262,7 +271,8 @@ impl Cpu {
                 let jit = self.translator();
                 // A block in two pages is good for one space only, which a jump within the page does not ask for.
                 let good = space_checked || jit.blocks[to as usize].second.is_none();
-                if jit.flushes == flushes && good && now & mode::TAGGED == key.mode & mode::TAGGED {
+                let same = space_checked || now & mode::TAGGED == key.mode & mode::TAGGED;
+                if jit.flushes == flushes && good && same {
                     jit.link(exit, to, space);
                 }
                 Some(jit.entry(to))
@@ -292,13 +302,20 @@ impl Cpu {
 
     /// The code for RIP in `mode`.
     fn find_translation(&mut self, mode: u8) -> Exec<Option<*const u8>> {
+        if let Some(code) = self.known_translation(mode) {
+            return Ok(Some(code));
+        }
+        Ok(self.find_block_number(mode)?.map(|block| self.translator().entry(block)))
+    }
+
+    /// The code for RIP in `mode`, if the table of jumps has it.
+    #[inline]
+    pub(super) fn known_translation(&mut self, mode: u8) -> Option<*const u8> {
         self.tag_space(mode);
         // SAFETY: the lane's table, which only this thread uses.
         let slot = unsafe { (&(*self.lane()).jumps)[self.rip as usize & (JUMP_SLOTS - 1)] };
-        if slot[0] == self.rip.wrapping_add(self.jit.space_tag) && slot[1] != 0 {
-            return Ok(Some(slot[1] as *const u8));
-        }
-        Ok(self.find_block_number(mode)?.map(|block| self.translator().entry(block)))
+        let known = slot[0] == self.rip.wrapping_add(self.jit.space_tag) && slot[1] != 0;
+        known.then_some(slot[1] as *const u8)
     }
 
     /// Works out the tag of the space and mode that code runs in.
@@ -343,10 +360,18 @@ impl Cpu {
     }
 
     /// Forgets one block.
-    fn forget_block(&mut self, block: u32) {
-        let page = self.translator().blocks[block as usize].page;
-        let lines = self.translator().blocks[block as usize].lines;
-        self.forget_translated(page, lines);
+    pub(super) fn forget_block(&mut self, block: u32) {
+        let (rip, code) = self.translator().kill(block);
+        self.forget_jump(rip, code);
+    }
+
+    /// Takes `rip` out of the table of jumps if it leads to `code`.
+    fn forget_jump(&mut self, rip: u64, code: u64) {
+        // SAFETY: the lane's table, which only this thread uses, and not while this runs.
+        let slot = unsafe { &mut (&mut *(&raw mut (*self.lane()).jumps))[rip as usize & (JUMP_SLOTS - 1)] };
+        if slot[1] == code {
+            *slot = [0; 2];
+        }
     }
 
     /// Floating point and vectors are switched on as far as the model has them.

@@ -1,9 +1,12 @@
 //! What the translator has to know of each instruction of a block before it writes code.
 
-use iced_x86::{Code, ConstantOffsets, Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{
+    Code, ConstantOffsets, Decoder, EncodingKind, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits,
+};
 use x86::CpuModel;
 
 use crate::features;
+use crate::mmu::table;
 
 /// The status flags, as iced numbers them.
 pub(super) const STATUS: u32 =
@@ -39,6 +42,10 @@ pub(super) enum Kind {
     Ret,
     /// INC and DEC of 32-bit code in one byte, which are prefixes in 64-bit code.
     ShortIncDec,
+    /// One of the system's, done in place: see `emit::system`.
+    System,
+    /// CLAC or STAC, behind which data is accessed through another table.
+    Switch,
     /// Called out to the interpreter's handler; the block goes on if RIP does.
     CallOut,
 }
@@ -83,6 +90,8 @@ pub(super) struct Source<'a> {
     pub(super) long: bool,
     /// For 32-bit code: whether FS and GS are as simple as in 64-bit mode.
     pub(super) plain: [bool; 2],
+    /// The table of the TLB that data is accessed through.
+    pub(super) table: u8,
     pub(super) model: &'a CpuModel,
 }
 
@@ -148,15 +157,27 @@ impl Source<'_> {
             let segment = match instr.memory_segment() {
                 Register::FS => self.plain[0],
                 Register::GS => self.plain[1],
+                // Not to be written, and maybe not to be read.
+                Register::CS => self.long,
                 _ => true,
             };
             let kind = if !segment || instr.is_invalid() || !features::offered(&instr, self.model) {
                 Kind::CallOut
             } else {
-                kind(&instr, self.long)
+                match system(&instr, self.long, self.table) {
+                    Some(kind) => kind,
+                    None => kind(&instr, self.long),
+                }
             };
+            // What 32-bit code ignores of a VEX prefix would count here.
+            let odd_vex = !self.long && kind != Kind::CallOut && wide_vex(&instr, &self.bytes[at..decoder.position()]);
+            let kind = if odd_vex { Kind::CallOut } else { kind };
             let ends = ends(&instr, kind);
-            let (reads, writes, kills) = flags(&instr);
+            let (mut reads, writes, kills) = flags(&instr);
+            if ends && kind == Kind::CallOut {
+                // Whoever comes next may look at all of them.
+                reads = STATUS;
+            }
             scan.list.push(Ins {
                 offsets: decoder.get_constant_offsets(&instr),
                 at: at as u16,
@@ -368,6 +389,55 @@ fn kind(instr: &Instruction, long: bool) -> Kind {
     }
 }
 
+/// Whether the VEX prefix that `bytes` start with, after legacy prefixes, has a bit set that 32-bit code ignores: B, the
+/// uppermost one of VVVV, or, for general registers, W (SDM vol. 2A, 2.3.5).
+fn wide_vex(instr: &Instruction, bytes: &[u8]) -> bool {
+    use Mnemonic as M;
+    if instr.encoding() != EncodingKind::VEX {
+        return false;
+    }
+    let general = (0..instr.op_count()).any(|i| instr.op_register(i).is_gpr())
+        || matches!(instr.mnemonic(), M::Vcvtsi2sd | M::Vcvtsi2ss | M::Vmovd | M::Vpextrd | M::Vpinsrd);
+    let start = bytes.iter().position(|byte| !matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67)).unwrap_or(0);
+    match bytes.get(start..) {
+        Some([0xc4, second, third, ..]) => second & 0x20 == 0 || third & 0x40 == 0 || general && third & 0x80 != 0,
+        Some([0xc5, second, ..]) => second & 0x40 == 0,
+        _ => false,
+    }
+}
+
+/// How `instr` is translated if it is one of the system's that is done in place. All code that is translated runs at
+/// privilege level 0 or 3, and table USER is for the latter.
+fn system(instr: &Instruction, long: bool, table: u8) -> Option<Kind> {
+    use Mnemonic as M;
+    if instr.mnemonic() == M::Cld {
+        return Some(Kind::System);
+    }
+    if !long {
+        return None;
+    }
+    let register = |i: u32| instr.op_kind(i) == OpKind::Register;
+    Some(match instr.mnemonic() {
+        M::Pushfq => Kind::Push,
+        M::Popfq => Kind::Pop,
+        _ if table == table::USER => return None,
+        M::Cli | M::Sti | M::Swapgs => Kind::System,
+        // SMAP is on, and AC clear.
+        M::Clac if table == table::SUPERVISOR => Kind::Nothing,
+        M::Stac if table == table::SUPERVISOR_AC => Kind::System,
+        M::Clac | M::Stac => Kind::Switch,
+        M::Mov
+            if instr.op_count() == 2
+                && register(0)
+                && register(1)
+                && matches!(instr.op1_register(), Register::CR0 | Register::CR2 | Register::CR3 | Register::CR4) =>
+        {
+            Kind::System
+        }
+        _ => return None,
+    })
+}
+
 fn is_opcode_82(code: Code) -> bool {
     use Code as C;
     matches!(
@@ -391,10 +461,16 @@ fn target_size(instr: &Instruction) -> usize {
     if is_memory(instr, 0) { instr.memory_size().size() } else { instr.op0_register().size() }
 }
 
+/// Whether what comes behind such an instruction is not run after it.
+pub(super) fn ends_block(kind: Kind) -> bool {
+    use Kind as K;
+    matches!(kind, K::Jump | K::Call | K::JumpIndirect | K::CallIndirect | K::Ret | K::Switch)
+}
+
 /// Whether a block ends behind `instr`.
 fn ends(instr: &Instruction, kind: Kind) -> bool {
     match kind {
-        Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Ret => true,
+        Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Ret | Kind::Switch => true,
         Kind::CallOut => {
             instr.is_invalid()
                 || instr.flow_control() != FlowControl::Next
@@ -448,6 +524,7 @@ fn next_rsp(rsp: Option<i32>, instr: &Instruction, kind: Kind) -> Option<i32> {
             }
             rsp.checked_add(i32::try_from(instr.memory_displacement64() as i64).ok()?)?
         }
+        Kind::System if instr.op_count() > 0 && to_rsp(0) => return None,
         Kind::Verbatim | Kind::Memory { .. } | Kind::Lea | Kind::ShortIncDec => {
             let read_only = matches!(instr.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt);
             let exchanged = matches!(instr.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Mulx)

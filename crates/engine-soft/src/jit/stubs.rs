@@ -3,8 +3,10 @@
 //! Translated code has the guest's registers in the host's, R10, R11 and R15 excepted, whose places in the host are
 //! free for the translator; also RSP, so nothing is ever pushed.
 
-use super::asm::{Asm, Label, r};
+use super::asm::{Asm, Label, cc, r};
+use super::context::NO_WINDOW;
 use super::layout as l;
+use crate::mmu::SLOTS;
 
 /// Why translated code has come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +53,11 @@ pub(super) struct Stubs {
     pub(super) dispatch: u32,
     /// Goes on at `after` with the flags from memory and the window in R15.
     pub(super) resume: u32,
-    /// With the linear address in R11: brings its page into the stack window.
-    pub(super) window: u32,
+    /// By the table of the TLB, with the linear address in R11: brings its page into the stack window.
+    pub(super) window: [u32; 3],
+    /// By size (1, 2, 4 ... bytes), for reads and writes, by the register with the linear address: brings a cell up to
+    /// date.
+    pub(super) fill: [[[u32; 3]; 2]; super::cells::SIZES],
 }
 
 /// What stubs call.
@@ -62,15 +67,16 @@ pub(super) struct Callees {
     pub(super) call: u64,
     pub(super) call_flags: u64,
     pub(super) window: u64,
+    pub(super) demote: u64,
 }
 
 /// The registers that are the guest's in translated code; RSP comes apart.
 const GUEST: [u8; 12] = [0, 1, 2, 3, 5, 6, 7, 8, 9, 12, 13, 14];
 /// Registers of the host that the calling convention preserves.
 const PRESERVED: [u8; 6] = [r::RBX, r::RBP, r::R12, r::R13, r::R14, r::R15];
-const SCRATCH: [u8; 3] = [r::R10, r::R11, r::R15];
+pub(super) const SCRATCH: [u8; 3] = [r::R10, r::R11, r::R15];
 
-fn store_guest(asm: &mut Asm) {
+pub(super) fn store_guest(asm: &mut Asm) {
     for reg in GUEST {
         asm.gs_store(l::reg(reg), reg);
     }
@@ -84,7 +90,7 @@ fn load_guest(asm: &mut Asm) {
     asm.gs_load(r::RSP, l::reg(r::RSP));
 }
 
-fn store_scratch(asm: &mut Asm) {
+pub(super) fn store_scratch(asm: &mut Asm) {
     for (i, reg) in SCRATCH.into_iter().enumerate() {
         asm.gs_store(l::SCRATCH + 8 * i as i32, reg);
     }
@@ -97,7 +103,7 @@ fn load_scratch(asm: &mut Asm) {
 }
 
 /// `call target`, on the host's stack, with the CPU as first argument.
-fn call(asm: &mut Asm, target: u64) {
+pub(super) fn call(asm: &mut Asm, target: u64) {
     asm.gs_load(r::RSP, l::HOST_RSP);
     asm.gs_load(r::RDI, l::SELF);
     asm.mov_imm(r::RAX, target);
@@ -173,7 +179,12 @@ pub(super) fn write(asm: &mut Asm, callees: &Callees) -> Stubs {
         call(asm, callee);
         resume(asm, called);
     }
-    stubs.window = aligned(asm);
+    let refused = asm.label();
+    for (table, place) in stubs.window.iter_mut().enumerate() {
+        *place = aligned(asm);
+        open_window(asm, table as u8, refused);
+    }
+    asm.bind(refused);
     asm.gs_store(l::LINEAR, r::R11);
     store_guest(asm);
     call(asm, callees.window);
@@ -194,17 +205,52 @@ pub(super) fn write(asm: &mut Asm, callees: &Callees) -> Stubs {
 
     stubs.dispatch = aligned(asm);
     let missed = asm.label();
+    // A loop across pages may go through here each time.
+    asm.gs_load(r::R10, l::ATTENTION);
+    // cmp dword [r10], 0
+    asm.bytes(&[0x41, 0x83, 0x3a, 0x00]);
+    asm.jcc(cc::NE, missed);
     look_up(asm, missed);
     asm.bind(missed);
     store_guest(asm);
     leave(asm, Exit::Link);
+    super::cells::write_stubs(asm, &mut stubs, callees.demote, called);
     stubs
 }
 
+/// Brings the page of the address in R11 into the stack window if the first-level TLB has it and it is not there yet,
+/// and tries again; else goes to `refused` with the page in R11.
+fn open_window(asm: &mut Asm, table: u8, refused: Label) {
+    let (read, write, host) = l::tlb(table);
+    asm.mov(r::R10, r::R11);
+    asm.shift(5, r::R10, 7);
+    asm.and32_imm(r::R10, (SLOTS as u32 - 1) << 5);
+    asm.alu_imm(4, r::R11, -4096);
+    asm.gs_indexed(0x3b, r::R11, r::R10, read);
+    asm.jcc(cc::NE, refused);
+    asm.gs(0x3b, r::R11, l::WINDOW_READ);
+    asm.jcc(cc::E, refused);
+    asm.gs_store(l::WINDOW_READ, r::R11);
+    asm.gs_indexed(0x8b, r::R15, r::R10, host);
+    // sub r15, r11
+    asm.bytes(&[0x4d, 0x29, 0xdf]);
+    asm.gs_store(l::WINDOW_DELTA, r::R15);
+    let writable = asm.label();
+    asm.gs_indexed(0x3b, r::R11, r::R10, write);
+    asm.jcc(cc::E, writable);
+    asm.mov_imm(r::R11, NO_WINDOW);
+    asm.bind(writable);
+    asm.gs_store(l::WINDOW_WRITE, r::R11);
+    asm.gs_load32(r::R10, l::TARGET);
+    asm.gs(0x03, r::R10, l::CODE_BASE);
+    // jmp r10
+    asm.bytes(&[0x41, 0xff, 0xe2]);
+}
+
 /// Goes on where the callee says, or leaves if it says nowhere.
-fn resume(asm: &mut Asm, called: Label) {
+pub(super) fn resume(asm: &mut Asm, called: Label) {
     asm.bytes(&[0x48, 0x85, 0xc0]);
-    asm.jcc(super::asm::cc::E, called);
+    asm.jcc(cc::E, called);
     asm.gs_store(l::TARGET, r::RAX);
     load_guest(asm);
     load_scratch(asm);
@@ -219,6 +265,6 @@ pub(super) fn look_up(asm: &mut Asm, missed: Label) {
     asm.shift(4, r::R10, 4);
     asm.gs(0x03, r::R11, l::SPACE_TAG);
     asm.gs_indexed(0x3b, r::R11, r::R10, l::JUMPS);
-    asm.jcc(super::asm::cc::NE, missed);
+    asm.jcc(cc::NE, missed);
     asm.gs_jmp_indexed(r::R10, l::JUMPS + 8);
 }

@@ -1,13 +1,15 @@
 //! From a RIP to a translated block.
 
-use iced_x86::Instruction;
+use iced_x86::{Instruction, Mnemonic};
 use memory::{Gpa, Kind as MemoryKind, code_lines};
 
+use super::CELLS;
 use super::cache::{Block, Exit, Key, NONE, Point};
 use super::emit::{Emitter, stack_operand};
-use super::scan::{Kind, Scan, Source};
+use super::scan::{Ins, Kind, Scan, Source, ends_block};
 use crate::cpu::{CodeSize, Cpu, Exec};
 use crate::lockstep;
+use crate::mmu::table;
 use crate::options::Translator;
 
 const PAGE: u64 = 4096;
@@ -50,12 +52,19 @@ impl Cpu {
             let rip = key.rip;
             let long = mode & mode::SHORT == 0;
             let plain = [long || mode & mode::FS != 0, long || mode & mode::GS != 0];
-            let scan_bytes =
-                |bytes: &[u8]| Source { bytes, before: &page[..offset], rip, long, plain, model: &model }.scan();
+            let scan_bytes = |bytes: &[u8]| {
+                {
+                    let before = &page[..offset];
+                    Source { bytes, before, rip, long, plain, table: mode >> mode::TABLE & 3, model: &model }
+                }
+                .scan()
+            };
             let mut bytes = page[offset..].to_vec();
             let mut scan = scan_bytes(&bytes);
             if self.shared.options.translator == Translator::LockStep {
-                scan.keep_to(|ins| lockstep::may_run_twice(&ins.instr));
+                // Interrupts are held back behind STI by other means here and there.
+                let same = |ins: &Ins| ins.instr.mnemonic() != Mnemonic::Sti;
+                scan.keep_to(|ins| lockstep::may_run_twice(&ins.instr) && same(ins));
                 if scan.list.is_empty() && !scan.truncated {
                     return Ok(None);
                 }
@@ -74,7 +83,9 @@ impl Cpu {
                 bytes.extend_from_slice(&more);
                 scan = scan_bytes(&bytes);
                 scan.list.truncate(1);
-                let Some(first) = scan.list.first() else { return Ok(None) };
+                let Some(first) = scan.list.first_mut() else { return Ok(None) };
+                // Nothing is known of what comes behind.
+                first.live_after = super::scan::STATUS;
                 // An instruction that is not one may be cut again, and is the interpreter's.
                 let twice =
                     self.shared.options.translator != Translator::LockStep || lockstep::may_run_twice(&first.instr);
@@ -82,8 +93,7 @@ impl Cpu {
                     return Ok(None);
                 }
                 scan.used = first.len();
-                scan.ends =
-                    matches!(first.kind, Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Ret);
+                scan.ends = ends_block(first.kind);
                 second = Some(tail);
             }
             // What is beyond the limit of the code segment is the interpreter's to find out.
@@ -133,12 +143,16 @@ impl Cpu {
         let long = key.mode & mode::SHORT == 0;
         let window = if key.mode & mode::PLAIN == 0 && second.is_none() { window(scan, long) } else { None };
         let (mut ops, mut ways, mut points) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut len, mut offsets) = (0, Vec::new());
+        let (mut len, mut offsets, mut cells) = (0, Vec::new(), 0);
+        let demoted = std::mem::take(&mut self.translator().demoted);
         for _ in 0..2 {
             asm.clear();
             ops.clear();
             let jit = self.translator();
             let (stubs, bmi2) = (jit.stubs, jit.bmi2);
+            let count = self.shared.options.count && self.shared.options.translator == Translator::On;
+            let jit = self.translator();
+            let first_cell = jit.cells as usize;
             let (block, first_exit) = (jit.blocks.len() as u32, jit.exits.len() as u32);
             let cpu = &*self;
             let mut lower = |instr: &Instruction, _: bool| {
@@ -146,8 +160,19 @@ impl Cpu {
                 ops.last().map_or(std::ptr::null(), |op| &raw const **op)
             };
             let table = key.mode >> mode::TABLE & 3;
+            // The supervisor's accesses are too many and each too rare.
+            let remembers = long && table == table::USER;
+            cells = 0;
+            let mut cell = |rip: u64| {
+                let has = remembers && first_cell + cells < CELLS && !demoted.contains(&rip);
+                has.then(|| {
+                    cells += 1;
+                    (first_cell + cells - 1) as u32
+                })
+            };
             let mut emitter = Emitter::new(
-                &mut asm, &stubs, scan, bytes, key.rip, long, table, bmi2, block, first_exit, window, &mut lower,
+                &mut asm, &stubs, scan, bytes, key.rip, long, table, bmi2, count, block, first_exit, window,
+                &mut lower, &mut cell,
             );
             emitter.block();
             let starts = std::mem::take(&mut emitter.starts);
@@ -171,7 +196,13 @@ impl Cpu {
             // No room: the numbers of exits and blocks start over, too.
             self.forget_translations();
         }
+        for index in 0..cells {
+            let first = self.translator().cells as usize;
+            self.new_cell(first + index);
+        }
         let jit = self.translator();
+        jit.cells += cells as u32;
+        jit.demoted = demoted;
         let base = jit.next;
         let code = asm.finish(base);
         tracing::trace!(rip = key.rip, mode = key.mode, at = ?jit.memory.address(base as usize), "{code:02x?}");
@@ -235,7 +266,8 @@ impl Cpu {
             CodeSize::Bits32 => false,
             CodeSize::Bits16 => return None,
         };
-        if self.data_table == crate::mmu::table::CHECKED {
+        // What is done in place relies on privilege level 0 or 3.
+        if self.data_table == crate::mmu::table::CHECKED || matches!(self.cpl, 1 | 2) {
             return None;
         }
         let mut mode = self.data_table << mode::TABLE;

@@ -20,6 +20,7 @@ use memory::{Gpa, Kind};
 use x86::bits::{cr0, cr4, rflags};
 
 use self::fetch::FetchTlb;
+use self::pages::PageSize;
 use self::second::Second;
 use self::spaces::Spaces;
 use self::tlb::Tlb;
@@ -56,6 +57,8 @@ pub(crate) struct Mmu {
     second: Second,
     fetch: FetchTlb,
     pub(crate) spaces: Spaces,
+    /// A page of 1 GiB has been seen.
+    has_giants: bool,
     /// The page-directory-pointer registers of PAE paging.
     pub(crate) pdptes: [u64; 4],
 }
@@ -78,6 +81,7 @@ impl Mmu {
             second: Second::new(),
             fetch: FetchTlb::new(),
             spaces: Spaces::new(),
+            has_giants: false,
             pdptes: [0; 4],
         }
     }
@@ -125,6 +129,7 @@ impl Mmu {
     /// Keeps what a walk has found.
     #[inline(always)]
     fn keep(&mut self, lin: u64, walk: &Walk) {
+        self.has_giants |= walk.size == PageSize::Gib1;
         let generation = if walk.global { self.spaces.global } else { self.spaces.local };
         self.second.insert(lin, generation, walk);
     }
@@ -205,6 +210,7 @@ impl Cpu {
     pub(crate) fn mmu_flush_all(&mut self) {
         self.stats.tlb_flushes += 1;
         self.mmu.flush_all(self.pcid());
+        self.forget_shortcuts();
         self.leave |= leave::BLOCK;
     }
 
@@ -213,12 +219,14 @@ impl Cpu {
     pub(crate) fn mmu_load_context(&mut self, keep: bool) {
         self.stats.tlb_flushes += u64::from(!keep);
         self.mmu.load_context(self.pcid(), keep);
+        self.forget_shortcuts();
         self.leave |= leave::BLOCK;
     }
 
     /// Flushes the translations of one page in the current context, and global ones of it.
     pub(crate) fn mmu_flush_page(&mut self, lin: u64) {
         self.mmu.flush_page(lin, self.pcid(), true);
+        self.forget_shortcuts_near(lin, if self.mmu.has_giants { 30 } else { 21 });
         self.leave |= leave::BLOCK;
     }
 

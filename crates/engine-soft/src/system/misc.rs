@@ -116,10 +116,17 @@ fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
         0 => {
             cpu.check_canonical(lin)?;
             cpu.mmu.flush_page(lin, pcid as u16, false);
+            cpu.forget_shortcuts();
         }
-        1 => cpu.mmu.flush_context(pcid as u16),
+        1 => {
+            cpu.mmu.flush_context(pcid as u16);
+            cpu.forget_shortcuts();
+        }
         2 => cpu.mmu_flush_all(),
-        3 => cpu.mmu.flush_locals(),
+        3 => {
+            cpu.mmu.flush_locals();
+            cpu.forget_shortcuts();
+        }
         _ => return Err(cpu.gp(0)),
     }
     cpu.leave |= leave::BLOCK;

@@ -53,7 +53,7 @@ fn live_flags(machine: &Machine, program: &Program, rip: u64, mut wanted: u64, d
         let bytes = machine.code_at(rip);
         let instruction = Decoder::with_ip(bits, &bytes, rip, DecoderOptions::NONE).decode();
         live |= rflags_of(instruction.rflags_read()) & wanted;
-        if !undefined::may_keep_flags(&instruction) {
+        if !undefined::may_keep_flags(&instruction) || shifts_surely(&instruction) {
             wanted &= !rflags_of(instruction.rflags_modified());
         }
         wanted &= !live;
@@ -76,6 +76,17 @@ fn live_flags(machine: &Machine, program: &Program, rip: u64, mut wanted: u64, d
         }
     }
     live | wanted
+}
+
+/// Whether `instruction` shifts by a number that is there and is not zero.
+fn shifts_surely(instruction: &Instruction) -> bool {
+    let last = instruction.op_count().wrapping_sub(1);
+    let wide = instruction.op0_register().size() == 8 || instruction.memory_size().size() == 8;
+    !instruction.has_rep_prefix()
+        && !instruction.has_repne_prefix()
+        && instruction.op_count() > 1
+        && instruction.op_kind(last) == OpKind::Immediate8
+        && instruction.immediate8() & if wide { 63 } else { 31 } != 0
 }
 
 /// Whether the result of `instruction` may be this or that, or is another one each time.

@@ -45,14 +45,16 @@ impl<'a> Emitter<'a> {
 
     /// What leaves the page may go on directly in the same address space only.
     pub(super) fn leave_page(&mut self, rip: u64, way: (u32, Label)) -> Option<Label> {
-        if self.same_page(rip) {
-            return None;
-        }
+        if self.same_page(rip) { None } else { Some(self.same_space(way)) }
+    }
+
+    /// Goes on directly only in the address space and mode that the way is linked for.
+    pub(super) fn same_space(&mut self, way: (u32, Label)) -> Label {
         // No space has number 0: it does not match before it is linked.
         self.asm.gs_cmp_imm32(l::SPACE, 0);
         let space = self.asm.here();
         self.asm.jcc(cc::NE, way.1);
-        Some(space)
+        space
     }
 
     /// The distance of the jump that has just been begun, to be led elsewhere later.

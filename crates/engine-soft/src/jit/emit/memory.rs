@@ -4,6 +4,7 @@ use iced_x86::{Instruction, Register};
 
 use super::{Emitter, SCRATCH, in_memory_bit, number, resident_mask, stack_operand};
 use crate::jit::asm::{Stream, cc, r};
+use crate::jit::cells;
 use crate::jit::encoding::{Encoding, HostMemory};
 use crate::jit::layout as l;
 use crate::jit::scan::Ins;
@@ -101,6 +102,11 @@ impl<'a> Emitter<'a> {
     /// Looks up the linear address in `at` for an access of `size` bytes: the host's address is in `at` afterwards.
     /// Clobbers `other` and the host's flags.
     pub(super) fn check(&mut self, at: u8, other: u8, size: usize, write: bool) {
+        if let Some(index) = cells::size_index(size)
+            && let Some(cell) = (self.cell)(self.current)
+        {
+            return self.check_cell(at, size, write, index, cell);
+        }
         let (read_tag, write_tag, page) = l::tlb(self.table);
         let tag = if write { write_tag } else { read_tag };
         let retry = self.asm.here();
@@ -123,6 +129,27 @@ impl<'a> Emitter<'a> {
         self.asm.gs_store_label(l::SITE, retry);
         let which = SCRATCH.iter().position(|s| *s == at).unwrap_or(0);
         self.asm.jmp_out(self.stubs.slow[which][usize::from(write)]);
+        self.asm.stream(Stream::Hot);
+        self.in_host = false;
+    }
+
+    /// The same, by the access's own cell.
+    fn check_cell(&mut self, at: u8, size: usize, write: bool, index: usize, cell: u32) {
+        let place = cells::place(cell);
+        let start = self.asm.here();
+        let cold = self.asm.label();
+        self.asm.gs(0x2b, at, place);
+        self.asm.alu_imm(7, at, 4096 - size as i32);
+        self.asm.jcc(cc::A, cold);
+        self.asm.gs(0x03, at, place + 8);
+
+        self.asm.stream(Stream::Cold);
+        self.asm.bind(cold);
+        self.asm.gs(0x03, at, place);
+        self.asm.gs_store_imm32(l::CELL, place as u32);
+        self.asm.gs_store_label(l::SITE, start);
+        let which = SCRATCH.iter().position(|s| *s == at).unwrap_or(0);
+        self.asm.jmp_out(self.stubs.fill[index][usize::from(write)][which]);
         self.asm.stream(Stream::Hot);
         self.in_host = false;
     }

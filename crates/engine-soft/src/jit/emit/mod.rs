@@ -10,12 +10,14 @@ mod jumps;
 mod memory;
 mod registers;
 mod stack;
+mod system;
 
 use iced_x86::{Instruction, OpKind, Register};
 
 pub(super) use self::stack::stack_operand;
 
 use super::asm::{Asm, Label, r};
+use super::layout as l;
 use super::scan::{Ins, Kind, STATUS, Scan};
 use super::stubs::Stubs;
 use crate::op::Op;
@@ -51,6 +53,8 @@ pub(super) struct Emitter<'a> {
     pub(super) table: u8,
     /// RORX is there.
     pub(super) bmi2: bool,
+    /// Instructions and blocks are counted.
+    pub(super) count: bool,
     /// The number that this block will have.
     pub(super) block: u32,
     /// The number of the first exit.
@@ -59,6 +63,10 @@ pub(super) struct Emitter<'a> {
     pub(super) window: Option<(i32, i32, bool)>,
     /// Where the interpreter's form of a called-out instruction is kept.
     pub(super) lower: &'a mut dyn FnMut(&Instruction, bool) -> *const Op,
+    /// Gives the number of a cell, if the access of the instruction at an address is to have one.
+    pub(super) cell: &'a mut dyn FnMut(u64) -> Option<u32>,
+    /// The address of the instruction that is being written.
+    pub(super) current: u64,
     pub(super) ways: Vec<Way>,
     /// The start of each instruction's code.
     pub(super) starts: Vec<Label>,
@@ -106,10 +114,12 @@ impl<'a> Emitter<'a> {
         long: bool,
         table: u8,
         bmi2: bool,
+        count: bool,
         block: u32,
         first_exit: u32,
         window: Option<(i32, i32, bool)>,
         lower: &'a mut dyn FnMut(&Instruction, bool) -> *const Op,
+        cell: &'a mut dyn FnMut(u64) -> Option<u32>,
     ) -> Self {
         Self {
             asm,
@@ -120,10 +130,13 @@ impl<'a> Emitter<'a> {
             long,
             table,
             bmi2,
+            count,
             block,
             first_exit,
             window,
             lower,
+            cell,
+            current: rip,
             ways: Vec::new(),
             starts: Vec::new(),
             in_host: false,
@@ -136,9 +149,21 @@ impl<'a> Emitter<'a> {
         if let Some((low, high, write)) = self.window {
             self.check_window(low, high, write);
         }
-        for ins in &self.scan.list {
+        if self.count {
+            self.add(l::BLOCKS_RUN, 1);
+        }
+        let mut counted = 0;
+        for (i, ins) in self.scan.list.iter().enumerate() {
+            if self.count && i == counted {
+                // As far as nothing leaves the block.
+                let stretch = self.scan.list[i..].iter().position(|ins| ins.kind == Kind::Branch);
+                let end = stretch.map_or(self.scan.list.len(), |n| i + n + 1);
+                self.add(l::INSTRUCTIONS, (end - i) as i32);
+                counted = end;
+            }
             let start = self.asm.here();
             self.starts.push(start);
+            self.current = ins.instr.ip();
             self.instruction(ins);
         }
         let end = self.asm.here();
@@ -149,6 +174,13 @@ impl<'a> Emitter<'a> {
             self.go(next, live, None);
         }
         self.write_stubs();
+    }
+
+    /// Adds to a counter; leaves the flags.
+    fn add(&mut self, counter: i32, n: i32) {
+        self.asm.gs_load(r::R10, counter);
+        self.asm.lea(r::R10, Some(r::R10), None, n, false);
+        self.asm.gs_store(counter, r::R10);
     }
 
     fn instruction(&mut self, ins: &Ins) {
@@ -171,6 +203,8 @@ impl<'a> Emitter<'a> {
             Kind::CallIndirect => self.call_indirect(ins),
             Kind::Ret => self.ret(ins),
             Kind::ShortIncDec => self.short_inc_dec(ins),
+            Kind::System => self.system(ins),
+            Kind::Switch => self.switch(ins),
             Kind::CallOut => self.call_out(ins),
         }
     }

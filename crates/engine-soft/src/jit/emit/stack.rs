@@ -1,6 +1,6 @@
 //! The stack: its window, PUSH, POP and their kin.
 
-use iced_x86::{OpKind, Register};
+use iced_x86::{Mnemonic, OpKind, Register};
 
 use super::{Emitter, in_memory_bit, number};
 use crate::jit::asm::{Stream, cc, r};
@@ -36,7 +36,7 @@ impl<'a> Emitter<'a> {
         }
         self.asm.gs_store_imm32(l::SITE, self.block);
         self.asm.gs_store_label(l::TARGET, retry);
-        self.asm.jmp_out(self.stubs.window);
+        self.asm.jmp_out(self.stubs.window[usize::from(self.table) % 3]);
         self.asm.stream(Stream::Hot);
     }
 
@@ -77,6 +77,9 @@ impl<'a> Emitter<'a> {
     pub(super) fn push(&mut self, ins: &Ins) {
         let width = self.width();
         let instr = &ins.instr;
+        if instr.mnemonic() == Mnemonic::Pushfq {
+            return self.push_flags(ins);
+        }
         match instr.op0_kind() {
             OpKind::Register => {
                 let place = self.stack_place(ins, -width, true);
@@ -116,6 +119,9 @@ impl<'a> Emitter<'a> {
     }
 
     pub(super) fn pop(&mut self, ins: &Ins) {
+        if ins.instr.mnemonic() == Mnemonic::Popfq {
+            return self.pop_flags(ins);
+        }
         let to = number(ins.instr.op0_register());
         let place = self.stack_place(ins, 0, false);
         if to == r::RSP {

@@ -1,0 +1,195 @@
+//! Cells: what an access of user code remembers of the page that it has last been to.
+//!
+//! A look into the TLB waits for the address before it can fetch the entry. Most accesses stay in one page for long, so
+//! each has a cell of its own at a fixed place, which is fetched while the address is still being worked out. A miss
+//! fills the cell from the TLB; one that misses all the time goes back to the TLB for good.
+
+use super::asm::{Asm, Label, cc, r};
+use super::layout as l;
+use super::stubs::{self, SCRATCH, Stubs};
+use crate::cpu::Cpu;
+use crate::lane::Lane;
+use crate::mmu::{SLOTS, table};
+use crate::stats::ticks;
+
+/// The number of cells.
+pub(crate) const CELLS: usize = 32768;
+/// The sizes of accesses: 1 to 32 bytes.
+pub(super) const SIZES: usize = 6;
+/// In a tag: no page.
+const EMPTY: u64 = 1 << 63;
+/// After so many misses it is looked at how fast they came.
+const MISSES: u32 = 64;
+/// Misses that follow each other faster than this, in ticks, are too many.
+const TOO_FAST: u64 = 600;
+
+/// The page of one access.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Cell {
+    /// The linear address of the page.
+    tag: u64,
+    /// The host's address of it.
+    host: u64,
+    /// How many misses are left until they are looked at.
+    left: u32,
+    /// When that was last done, in ticks: the lower half.
+    since: u32,
+    _unused: u64,
+}
+
+/// The place of an access's tag.
+pub(super) fn place(cell: u32) -> i32 {
+    l::CELLS + cell as i32 * size_of::<Cell>() as i32
+}
+
+/// The index of `size` in [`Stubs::fill`], if accesses of that size have cells.
+pub(super) fn size_index(size: usize) -> Option<usize> {
+    (size.is_power_of_two() && size <= 1 << (SIZES - 1)).then(|| size.trailing_zeros() as usize)
+}
+
+/// Writes the stubs that fill cells from the TLB.
+pub(super) fn write_stubs(asm: &mut Asm, stubs: &mut Stubs, demote: u64, called: Label) {
+    let (read_tag, write_tag, page) = l::tlb(table::USER);
+    let demoted = asm.label();
+    let slow = stubs.slow;
+    for size in 0..SIZES {
+        for write in [false, true] {
+            for (which, at) in SCRATCH_ORDER.into_iter().enumerate() {
+                let mut others = SCRATCH_ORDER.into_iter().filter(|reg| *reg != at);
+                let (Some(a), Some(b)) = (others.next(), others.next()) else { continue };
+                let tag = if write { write_tag } else { read_tag };
+                while !asm.hot_len().is_multiple_of(16) {
+                    asm.byte(0xcc);
+                }
+                stubs.fill[size][usize::from(write)][which] = asm.hot_len() as u32;
+                asm.gs_store(l::LINEAR, at);
+                stubs::store_scratch(asm);
+                asm.mov(a, at);
+                asm.shift(5, a, 7);
+                asm.and32_imm(a, (SLOTS as u32 - 1) << 5);
+                asm.gs_indexed(0x2b, at, a, tag);
+                asm.alu_imm(7, at, 4096 - (1 << size));
+                let (missed, known) = (asm.label(), asm.label());
+                asm.jcc(cc::A, missed);
+                asm.gs_load32(b, l::CELL);
+                // cmp qword gs:[b], 0: an empty one goes on the list.
+                asm.gs_compare_indexed_zero(b);
+                asm.jcc(cc::NS, known);
+                asm.gs_load(at, l::NEXT_FILLED);
+                asm.gs_store32_indexed(at, b);
+                asm.alu_imm(0, at, 4);
+                asm.gs_store(l::NEXT_FILLED, at);
+                asm.bind(known);
+                asm.gs_indexed(0x8b, at, a, tag);
+                asm.gs_indexed(0x89, at, b, 0);
+                asm.gs_indexed(0x8b, at, a, page);
+                asm.gs_indexed(0x89, at, b, 8);
+                asm.gs_decrement_indexed(b, 16);
+                asm.jcc(cc::E, demoted);
+                asm.gs_load32(b, l::SITE);
+                asm.gs(0x03, b, l::CODE_BASE);
+                asm.gs_store(l::TARGET, b);
+                restore(asm);
+                asm.gs_jmp(l::TARGET);
+                asm.bind(missed);
+                restore(asm);
+                asm.jmp_out(slow[which][usize::from(write)]);
+            }
+        }
+    }
+    asm.bind(demoted);
+    stubs::store_guest(asm);
+    stubs::call(asm, demote);
+    stubs::resume(asm, called);
+}
+
+/// The scratch registers in the order of [`Stubs::slow`].
+pub(super) const SCRATCH_ORDER: [u8; 3] = [r::R11, r::R10, r::R15];
+
+fn restore(asm: &mut Asm) {
+    for (i, reg) in SCRATCH.into_iter().enumerate() {
+        asm.gs_load(reg, l::SCRATCH + 8 * i as i32);
+    }
+}
+
+impl Cpu {
+    fn cells(&self) -> *mut Lane {
+        self.jit.cpu.cast()
+    }
+
+    /// A cell for a new access, if there is one left.
+    pub(super) fn new_cell(&mut self, index: usize) -> bool {
+        if index >= CELLS {
+            return false;
+        }
+        let lane = self.cells();
+        // SAFETY: the lane's cells, which only this thread uses, and not while this runs.
+        unsafe {
+            (&mut *(&raw mut (*lane).cells))[index] = Cell { tag: EMPTY, host: 0, left: MISSES, since: 0, _unused: 0 }
+        };
+        true
+    }
+
+    /// Forgets what was remembered of pages: the stack's and those of cells.
+    pub(crate) fn forget_shortcuts(&mut self) {
+        self.jit.close_window();
+        if self.jit.next_filled > l::FILLED as u64 {
+            self.empty_cells(|_| true);
+        }
+    }
+
+    fn empty_cells(&mut self, which: impl Fn(u64) -> bool) {
+        let lane = self.cells();
+        let count = (self.jit.next_filled - l::FILLED as u64) as usize / 4;
+        // SAFETY: as in `new_cell`.
+        let (cells, filled) = unsafe { (&mut *(&raw mut (*lane).cells), &mut *(&raw mut (*lane).filled)) };
+        let mut kept = 0;
+        for i in 0..count.min(CELLS) {
+            let place = filled[i];
+            let Some(cell) = cells.get_mut((place as i32 - l::CELLS) as usize / size_of::<Cell>()) else { continue };
+            if which(cell.tag) {
+                cell.tag = EMPTY;
+            } else {
+                filled[kept] = place;
+                kept += 1;
+            }
+        }
+        self.jit.next_filled = l::FILLED as u64 + 4 * kept as u64;
+    }
+
+    /// Forgets what was remembered of pages within the same `1 << shift` bytes as `lin`.
+    pub(crate) fn forget_shortcuts_near(&mut self, lin: u64, shift: u32) {
+        self.jit.close_window();
+        if self.jit.next_filled > l::FILLED as u64 {
+            self.empty_cells(|tag| (tag ^ lin) >> shift == 0);
+        }
+    }
+
+    /// An access has missed its cell many times: if that was fast, it uses the TLB from now on.
+    pub(super) fn demote_cell(&mut self) -> *const u8 {
+        let place = self.jit.cell;
+        let index = (place as i32 - l::CELLS) as usize / size_of::<Cell>();
+        let lane = self.cells();
+        // SAFETY: as in `new_cell`.
+        let Some(cell) = (unsafe { &mut *(&raw mut (*lane).cells) }).get_mut(index) else { return self.site() };
+        let now = ticks() as u32;
+        let took = u64::from(now.wrapping_sub(cell.since));
+        cell.left = MISSES;
+        cell.since = now;
+        if took < TOO_FAST * u64::from(MISSES) {
+            self.demote_site();
+        }
+        self.site()
+    }
+
+    /// Has the access that is running use the TLB, the next time its block is translated, which is soon.
+    fn demote_site(&mut self) {
+        let site = self.jit.site;
+        let jit = self.translator();
+        let Some(block) = jit.block_at(site) else { return };
+        let (rip, ..) = jit.instruction_at(block, site);
+        jit.demoted.insert(rip);
+        self.forget_block(block);
+    }
+}
