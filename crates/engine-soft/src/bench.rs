@@ -151,4 +151,32 @@ impl Bench {
         }
         UserExit::Ran
     }
+
+    /// The same with translated code as far as there is some: instructions up to the end of the block that leaves `inside`
+    /// run, too. Gives the bits of RFLAGS, too, that nobody will read any more.
+    pub fn run_translated(&mut self, inside: std::ops::Range<u64>, most: usize) -> (UserExit, u64) {
+        let cpu: &mut Cpu = &mut self.vcpu.cpu;
+        cpu.enter_thread();
+        let mut left = most as u64;
+        while left > 0 && inside.contains(&cpu.rip) {
+            cpu.leave = 0;
+            cpu.serve_shootdown();
+            if cpu.code_mail_waits() {
+                cpu.serve_code_writes();
+            }
+            let ran = cpu.run_single_block();
+            left = left.saturating_sub(ran.instructions.max(1));
+            if ran.fault.is_some() && inside.contains(&cpu.rip) {
+                let fault = cpu.fault;
+                let exit = UserExit::Exception { vector: fault.vector, error_code: fault.error_code, cr2: cpu.cr2 };
+                return (exit, ran.dead);
+            }
+            if ran.instructions == 0 && ran.fault.is_none() && cpu.run_one().is_err() {
+                let fault = cpu.fault;
+                let exit = UserExit::Exception { vector: fault.vector, error_code: fault.error_code, cr2: cpu.cr2 };
+                return (exit, 0);
+            }
+        }
+        (UserExit::Ran, 0)
+    }
 }

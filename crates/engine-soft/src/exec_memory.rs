@@ -71,11 +71,17 @@ impl ExecMemory {
         }
     }
 
-    /// Gives the pages from `offset` on back to the host; they read as zeros.
+    /// Has the mapping that is written through let go of its pages; they come back when they are written again.
+    pub(crate) fn let_go(&self) {
+        // SAFETY: the whole of a shared mapping, whose contents the file keeps.
+        unsafe { libc::madvise(self.writable.cast(), self.len, libc::MADV_DONTNEED) };
+    }
+
+    /// Gives the memory from `offset` on back to the host; it reads as zeros until it is written again.
     pub(crate) fn discard(&self, offset: usize) {
         let from = offset.next_multiple_of(4096);
         if from < self.len {
-            // SAFETY: within the mapping, from a page boundary on; the file's pages are removed, not the mapping.
+            // SAFETY: within the mapping, from a page boundary on; the file's pages go, not the mapping.
             unsafe { libc::madvise(self.writable.add(from).cast(), self.len - from, libc::MADV_REMOVE) };
         }
     }

@@ -12,7 +12,8 @@ pub enum Translator {
     On,
     /// The interpreter alone.
     Off,
-    /// Each block runs twice, in the interpreter and translated, and the run ends at the first difference. For tests.
+    /// Each block runs twice, in the interpreter and translated, and the run ends at the first difference. For tests, and
+    /// for one vCPU.
     LockStep,
 }
 
@@ -70,5 +71,20 @@ mod tests {
             let error = with(bad).unwrap_err().to_string();
             assert!(error.contains(&bad.to_string()) && error.contains("1 MiB to 1024 MiB"), "{error}");
         }
+    }
+
+    #[test]
+    fn lock_step_takes_one_vcpu() {
+        use engine::{Engine, EngineConfig};
+        use memory::{Gpa, GuestMemory, Kind, Region};
+        let memory = GuestMemory::new(&[Region { start: Gpa(0), len: 0x1000, kind: Kind::Ram }]).unwrap();
+        let options = SoftOptions { translator: Translator::LockStep, ..SoftOptions::default() };
+        let create = |options, vcpus| {
+            let config = EngineConfig { vcpus, name: "test".into() };
+            SoftEngine::new(options).unwrap().create(&config, &memory).map(drop)
+        };
+        assert!(create(options, 1).is_ok() && create(SoftOptions::default(), 2).is_ok());
+        let error = create(options, 2).unwrap_err().to_string();
+        assert!(error.contains("2 vCPUs: in lock-step") && error.lines().count() == 1, "{error}");
     }
 }

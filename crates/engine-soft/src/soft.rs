@@ -6,7 +6,7 @@ use engine::{Engine, EngineConfig, Error, Limits, Partition, Result};
 use memory::GuestMemory;
 use x86::{CpuModel, Feature};
 
-use crate::options::SoftOptions;
+use crate::options::{SoftOptions, Translator};
 use crate::partition::SoftPartition;
 
 /// The most vCPUs of a partition: the APIC IDs that an xAPIC can address.
@@ -63,6 +63,10 @@ impl Engine for SoftEngine {
                 "{} vCPUs: the soft engine runs 1 to {}",
                 cfg.vcpus, self.limits.max_vcpus
             )));
+        }
+        // Memory that another vCPU changes in between would look like a difference.
+        if self.options.translator == Translator::LockStep && cfg.vcpus > 1 {
+            return Err(Error::Config(format!("{} vCPUs: in lock-step the soft engine runs one", cfg.vcpus)));
         }
         Ok(Arc::new(SoftPartition::new(cfg, mem, self.limits.ceiling.clone(), self.options)?))
     }

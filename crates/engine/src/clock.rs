@@ -46,6 +46,8 @@ type Callback = Arc<dyn Fn() + Send + Sync>;
 #[derive(Default)]
 struct Alarms {
     next_id: u64,
+    /// When the thread that rings them looks again by itself; zero while it is awake and will look anyway.
+    looks_at: VmTime,
     /// Deadlines in order; the second part of the key makes them unique.
     queue: BTreeMap<(VmTime, u64), ()>,
     alarms: HashMap<u64, (Option<VmTime>, Callback)>,
@@ -191,6 +193,7 @@ fn ring(weak: &Weak<Shared>) {
     const LINGER: Duration = Duration::from_millis(200);
     while let Some(shared) = weak.upgrade() {
         let mut alarms = lock(&shared.alarms);
+        alarms.looks_at = VmTime(0);
         let now = shared.now();
         let running = shared.running();
         let first = alarms.queue.keys().next().copied();
@@ -207,6 +210,8 @@ fn ring(weak: &Weak<Shared>) {
                     Some((at, _)) if running => (at - now).min(LINGER),
                     _ => LINGER,
                 };
+                // While the clock stands still nothing is due.
+                alarms.looks_at = if running { now + wait } else { VmTime(u64::MAX) };
                 drop(shared.changed.wait_timeout(alarms, wait));
             }
         }
@@ -230,9 +235,9 @@ impl Alarm {
         }
         if let Some(at) = deadline {
             alarms.queue.insert((at, self.id), ());
-            let first = alarms.queue.keys().next() == Some(&(at, self.id));
+            let sooner = at < alarms.looks_at;
             drop(alarms);
-            if first {
+            if sooner {
                 self.clock.0.changed.notify_one();
             }
         }

@@ -143,6 +143,9 @@ pub mod spec_ctrl {
     pub const IBRS: u64 = 1;
     pub const STIBP: u64 = 1 << 1;
     pub const SSBD: u64 = 1 << 2;
+    /// No branch history from outside in the supervisor. There is none to begin with; kernels that do not ask
+    /// IA32_ARCH_CAPABILITIES in time clear theirs at each system call unless they can set this.
+    pub const BHI_DIS_S: u64 = 1 << 10;
 }
 
 /// IA32_MISC_ENABLE (SDM vol. 4, table 2-2).

@@ -10,11 +10,11 @@ pub(crate) struct Fpu {
     /// YMM0 to YMM15.
     pub(crate) ymm: [[u8; 32]; 16],
     /// The x87 state while it is not in the host's registers: the image of FXSAVE64. Its SSE part is not used.
-    x87: [u8; 512],
+    pub(crate) x87: [u8; 512],
     /// Where an operand is put that cannot be accessed in place.
     pub(crate) bounce: [u8; 64],
     pub(crate) mxcsr: u32,
-    /// The host's MXCSR while a thunk runs.
+    /// The host's MXCSR while a thunk or translated code runs.
     pub(crate) host_mxcsr: u32,
     /// RFLAGS after an instruction that sets flags.
     pub(crate) flags: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Fpu {
     /// The x87 status word after the latest x87 instruction.
     pub(crate) fsw: u16,
     /// Whether the x87 state is in the host's registers.
-    resident: bool,
+    pub(crate) resident: bool,
     /// The address of the latest x87 instruction that is not a control instruction, and of its operand.
     pub(crate) fip: u64,
     pub(crate) fdp: u64,
@@ -40,7 +40,7 @@ impl Fpu {
             x87: [0; 512],
             bounce: [0; 64],
             mxcsr: DEFAULT_MXCSR,
-            host_mxcsr: 0,
+            host_mxcsr: DEFAULT_MXCSR,
             flags: 0,
             fourth: 0,
             fsw: 0,

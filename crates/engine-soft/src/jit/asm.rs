@@ -34,8 +34,9 @@ pub(super) mod cc {
 pub(super) struct Label(u16);
 
 /// Where code goes: what usually runs, and behind it what seldom does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Stream {
+    #[default]
     Hot,
     Cold,
 }
@@ -50,6 +51,7 @@ struct Fixup {
 }
 
 /// Code in the making.
+#[derive(Default)]
 pub(super) struct Asm {
     hot: Vec<u8>,
     cold: Vec<u8>,
@@ -61,17 +63,6 @@ pub(super) struct Asm {
 }
 
 impl Asm {
-    pub(super) fn new() -> Self {
-        Self {
-            hot: Vec::with_capacity(4096),
-            cold: Vec::with_capacity(4096),
-            stream: Stream::Hot,
-            labels: Vec::new(),
-            fixups: Vec::new(),
-            outward: Vec::new(),
-        }
-    }
-
     pub(super) fn clear(&mut self) {
         self.hot.clear();
         self.cold.clear();
@@ -153,6 +144,26 @@ impl Asm {
     pub(super) fn jmp_out(&mut self, target: u32) {
         self.byte(0xe9);
         self.outward(target);
+    }
+
+    /// A call of what is at offset `target` of the code memory.
+    pub(super) fn call_to(&mut self, target: u32) {
+        self.byte(0xe8);
+        self.outward(target);
+    }
+
+    /// An instruction on `gs:[at]`: its prefixes behind GS and its opcode in `opcode`, `reg` in its ModRM.
+    pub(super) fn gs_absolute(&mut self, opcode: &[u8], reg: u8, at: i32) {
+        self.byte(0x65);
+        self.bytes(opcode);
+        self.bytes(&[0x04 | (reg & 7) << 3, 0x25]);
+        self.imm32(at as u32);
+    }
+
+    /// `test byte gs:[at], imm`
+    pub(super) fn gs_test8(&mut self, at: i32, imm: u8) {
+        self.gs_absolute(&[0xf6], 0, at);
+        self.byte(imm);
     }
 
     /// A conditional jump to offset `target` of the code memory.
@@ -245,11 +256,11 @@ impl Asm {
         self.imm32(at as u32);
     }
 
-    /// `cmp qword gs:[base], 0`; `base` is one of R8 to R15, but not R12.
-    pub(super) fn gs_compare_indexed_zero(&mut self, base: u8) {
-        self.bytes(&[0x65, 0x49, 0x83, 0xb8 | base & 7]);
+    /// `test byte gs:[base], 1`; `base` is one of R8 to R15 but R12.
+    pub(super) fn gs_test_indexed_odd(&mut self, base: u8) {
+        self.bytes(&[0x65, 0x41, 0xf6, 0x80 | base & 7]);
         self.imm32(0);
-        self.byte(0);
+        self.byte(1);
     }
 
     /// `mov dword gs:[base], reg`; both are among R8 to R15, `base` is not R12.

@@ -9,6 +9,13 @@ use crate::block::AddressHash;
 use crate::exec_memory::ExecMemory;
 use crate::op::Op;
 
+/// Makes room for `more`, without as much of it to spare as there is already.
+pub(super) fn reserve<T>(list: &mut Vec<T>, more: usize) {
+    if list.capacity() - list.len() < more {
+        list.reserve_exact(more.max(list.len() / 8 + 1024));
+    }
+}
+
 /// No block, no exit.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -25,10 +32,8 @@ pub(super) struct Block {
     pub(super) key: Key,
     /// Its code: from where to where in the code memory.
     pub(super) code: (u32, u32),
-    /// The page of guest memory that it comes from.
-    pub(super) page: usize,
-    /// Where the rest of its only instruction lies, if that is in another page.
-    pub(super) second: Option<u64>,
+    /// Its only instruction goes on in another page: where is in [`Jit::seconds`].
+    pub(super) crosses: bool,
     /// The start of its entries in [`Jit::points`], one more than instructions, of which there are `count`.
     pub(super) points: u32,
     pub(super) count: u16,
@@ -36,8 +41,8 @@ pub(super) struct Block {
     pub(super) lines: u64,
     /// The first of the exits that lead here.
     pub(super) incoming: u32,
-    /// The exit to its form without a stack window.
-    pub(super) variant: u32,
+    /// The first of its exits leads to its form without a stack window.
+    pub(super) has_variant: bool,
     pub(super) dead: bool,
 }
 
@@ -45,15 +50,15 @@ pub(super) struct Block {
 pub(super) struct Exit {
     pub(super) from: u32,
     pub(super) rip: u64,
-    /// How many instructions of its block come before it, and the flags that are needed behind it.
-    pub(super) after: u16,
-    pub(super) live: u8,
     /// The place of the jump's distance.
     pub(super) jump: u32,
-    /// Where the jump leads when it is not linked.
-    pub(super) stub: u32,
-    /// The place of the number of the space that it holds for; 0 if it stays in its page.
-    pub(super) space: u32,
+    /// Where the jump leads when it is not linked: so far behind that place.
+    pub(super) stub: u16,
+    /// The place of the number of the space that it holds for: so far before that place; 0 if it stays in its page.
+    pub(super) space: u8,
+    /// How many instructions of its block come before it, and the flags that are needed behind it.
+    pub(super) after: u8,
+    pub(super) live: u8,
     /// The block that it leads to, and the next exit that leads there.
     pub(super) to: u32,
     pub(super) next: u32,
@@ -65,8 +70,15 @@ pub(super) struct Exit {
 pub(super) struct Point {
     pub(super) host: u16,
     pub(super) len: u8,
-    /// The status flags that are needed there, as [`live_bits`] has them.
+    /// The status flags that are needed there, as iced numbers them, and the bits below.
     pub(super) live: u8,
+}
+
+impl Point {
+    /// The instruction is one of the vector or x87 unit, whose operands may have to be aligned.
+    pub(super) const UNIT: u8 = 0x40;
+    /// Where the host raises an exception for it, the flags are in the host's register.
+    pub(super) const FLAGS_IN_HOST: u8 = 0x80;
 }
 
 /// The translator's state of one vCPU.
@@ -82,6 +94,8 @@ pub(crate) struct Jit {
     pub(super) exits: Vec<Exit>,
     pub(super) points: Vec<Point>,
     pub(super) known: HashMap<Key, u32, AddressHash>,
+    /// Where the second pages of blocks that cross are.
+    pub(super) seconds: HashMap<u32, u64, AddressHash>,
     pub(super) by_page: HashMap<usize, Vec<u32>, AddressHash>,
     /// The interpreter's form of instructions that are called out.
     pub(super) ops: Vec<Box<Op>>,
@@ -104,7 +118,7 @@ impl Jit {
     /// The host's refusal of the memory.
     pub(crate) fn new(size: usize) -> io::Result<Self> {
         let memory = ExecMemory::map(c"husk-code", size)?;
-        let mut asm = Asm::new();
+        let mut asm = Asm::default();
         let stubs = stubs::write(&mut asm, &super::calls::callees());
         let len = asm.len() as u32;
         memory.write(0, asm.finish(0));
@@ -119,6 +133,7 @@ impl Jit {
             exits: Vec::new(),
             points: Vec::new(),
             known: HashMap::default(),
+            seconds: HashMap::default(),
             by_page: HashMap::default(),
             ops: Vec::new(),
             flushes: 0,
@@ -140,13 +155,26 @@ impl Jit {
         self.exits.clear();
         self.points.clear();
         self.known.clear();
+        self.seconds.clear();
         self.by_page.clear();
         self.ops.clear();
         self.cells = 0;
         self.demoted.clear();
         self.singles.clear();
         self.next = self.first;
+        self.memory.discard(self.first as usize);
         self.flushes += 1;
+    }
+
+    /// Where the second page of `block` is, if it crosses into one.
+    pub(super) fn second_of(&self, block: u32) -> Option<u64> {
+        if self.blocks[block as usize].crosses { self.seconds.get(&block).copied() } else { None }
+    }
+
+    /// Whether `exit` is the first one of its block.
+    pub(super) fn is_first_exit(&self, exit: u32) -> bool {
+        let from = self.exits[exit as usize].from;
+        exit.checked_sub(1).is_none_or(|before| self.exits[before as usize].from != from)
     }
 
     /// The address of a block's code.
@@ -176,6 +204,18 @@ impl Jit {
         (rip, 0, 0)
     }
 
+    /// What is known of the instructions of `block`, and of what is behind them.
+    pub(super) fn points_of(&self, block: u32) -> &[Point] {
+        let block = &self.blocks[block as usize];
+        &self.points[block.points as usize..][..=usize::from(block.count)]
+    }
+
+    /// What is known of instruction `index` of `block`: as [`Point::live`].
+    pub(super) fn point_of(&self, block: u32, index: usize) -> u8 {
+        let block = &self.blocks[block as usize];
+        self.points.get(block.points as usize + index).map_or(0, |point| point.live)
+    }
+
     /// The address of the code of instruction `index` of `block`, if there is one.
     pub(super) fn code_of(&self, block: u32, index: usize) -> Option<*const u8> {
         let block = &self.blocks[block as usize];
@@ -188,7 +228,7 @@ impl Jit {
         let entry = self.blocks[block as usize].code.0;
         let Exit { jump, space: space_at, to, .. } = self.exits[exit as usize];
         if space_at != 0 {
-            self.memory.write(space_at as usize, &space.to_le_bytes());
+            self.memory.write(jump as usize - usize::from(space_at), &space.to_le_bytes());
         }
         if to == block {
             return;
@@ -229,7 +269,7 @@ impl Jit {
         let mut exit = std::mem::replace(&mut dead.incoming, NONE);
         while exit != NONE {
             let e = &mut self.exits[exit as usize];
-            let distance = e.stub.wrapping_sub(e.jump + 4);
+            let distance = u32::from(e.stub).wrapping_sub(4);
             self.memory.write(e.jump as usize, &distance.to_le_bytes());
             e.to = NONE;
             exit = std::mem::replace(&mut e.next, NONE);

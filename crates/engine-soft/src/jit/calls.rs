@@ -9,8 +9,10 @@ use std::sync::atomic::Ordering;
 use iced_x86::Decoder;
 use memory::Gpa;
 
+use super::cache::Point;
 use super::context::{NO_WINDOW, image_of, rflags_of};
 use super::stubs::Callees;
+use super::translate::mode;
 use x86::bits::{rflags, vector};
 
 use crate::cpu::{Cpu, Exec, leave};
@@ -30,6 +32,7 @@ pub(super) fn callees() -> Callees {
     let call_flags: unsafe extern "C" fn(*mut Cpu, *const Op) -> Resume = call_flags;
     let window: extern "C" fn(*mut Cpu) -> Resume = window;
     let demote: extern "C" fn(*mut Cpu) -> Resume = demote;
+    let group: unsafe extern "C" fn(*mut Cpu, u64) -> Resume = group;
     Callees {
         slow_read: slow_read as usize as u64,
         slow_write: slow_write as usize as u64,
@@ -37,6 +40,7 @@ pub(super) fn callees() -> Callees {
         call_flags: call_flags as usize as u64,
         window: window as usize as u64,
         demote: demote as usize as u64,
+        group: group as usize as u64,
     }
 }
 
@@ -94,6 +98,11 @@ extern "C" fn window(cpu: *mut Cpu) -> Resume {
     unsafe { of(cpu) }.open_window()
 }
 
+unsafe extern "C" fn group(cpu: *mut Cpu, range: u64) -> Resume {
+    // SAFETY: called from translated code.
+    unsafe { of(cpu) }.look_up_range(range >> 1, range & 1 != 0)
+}
+
 extern "C" fn demote(cpu: *mut Cpu) -> Resume {
     // SAFETY: called from translated code.
     unsafe { of(cpu) }.demote_cell()
@@ -147,15 +156,29 @@ impl Cpu {
             let entry = cpu.mmu.entry(table, lin);
             if access == Access::Write { entry.write } else { entry.read }
         };
-        // What the TLB knows and does not serve is an access across pages.
-        if tag(self) != page {
+        // What the TLB knows and does not serve is an access across pages. The exceptions of the vector and x87 units, as
+        // for operands that are not aligned, come before that a page is not there or becomes dirty.
+        if tag(self) != page && !self.of_unit() {
+            let saved = self.cr2;
             match self.translate(lin, access, table) {
                 Ok(_) if self.leave == 0 && tag(self) == page => return self.site(),
-                Err(_) if self.fault.vector == vector::PF => return self.fault_at_site(),
-                _ => {}
+                // Near a page's end it may go on where there is no address: that comes first then.
+                Err(_) if self.fault.vector == vector::PF && lin & (PAGE - 1) < PAGE - 64 => {
+                    return self.fault_at_site();
+                }
+                _ => self.cr2 = saved,
             }
         }
         self.run_single()
+    }
+
+    /// Whether the instruction at the noted place is one of the vector or x87 unit.
+    fn of_unit(&mut self) -> bool {
+        let site = self.jit.site;
+        let jit = self.translator();
+        let Some(block) = jit.block_at(site) else { return false };
+        let (_, index, _) = jit.instruction_at(block, site);
+        jit.point_of(block, index) & Point::UNIT != 0
     }
 
     /// Delivers the exception that the access at the noted place has raised.
@@ -204,7 +227,9 @@ impl Cpu {
         self.jit.flags = image_of(self.flags.bits());
         self.stats.jit.callouts += 1;
         self.jit.ended = (rip, self.rip != rip);
-        if self.leave != 0 || self.rip != next {
+        // A call may lead to what comes next; behind a block's last instruction there need not be any code.
+        let last = index + 1 == usize::from(self.translator().blocks[block as usize].count);
+        if self.leave != 0 || self.rip != next || last {
             return self.onward();
         }
         match self.translator().code_of(block, index + 1) {
@@ -224,7 +249,7 @@ impl Cpu {
         let jit = self.translator();
         let block = &jit.blocks[block as usize];
         let len = u64::from(jit.points[block.points as usize + index].len);
-        if block.dead || block.second.is_some() {
+        if block.dead || block.crosses {
             // What is there now is what counts, and it is not what comes next in this block.
             self.run_one()?;
             return Ok(self.rip.wrapping_add(1));
@@ -271,7 +296,47 @@ impl Cpu {
             }
         }
         // Not to be had as the block needs it.
-        self.jit.wants_plain = block;
+        let Some(block) = self.translator().blocks.get(block as usize) else { return ptr::null() };
+        self.rip = block.key.rip;
+        self.jit.wants_plain = true;
+        ptr::null()
+    }
+
+    /// Looks up the `size` bytes at the noted address, for the access at the noted place and others.
+    fn look_up_range(&mut self, size: u64, write: bool) -> Resume {
+        self.leave = 0;
+        let lin = self.jit.linear;
+        let table = self.data_table;
+        let page = lin & !(PAGE - 1);
+        if lin - page + size <= PAGE {
+            let tag = |cpu: &Self| {
+                let entry = cpu.mmu.entry(table, lin);
+                if write { entry.write } else { entry.read }
+            };
+            if tag(self) != page {
+                let saved = (self.cr2, self.fault);
+                // What is wrong with the access will be found by the one that it is wrong for.
+                let _ = self.translate(lin, Access::Read, table);
+                (self.cr2, self.fault) = saved;
+            }
+            if tag(self) == page && self.leave == 0 {
+                let host = self.mmu.entry(table, lin).host;
+                return self.fill_cell(page, host);
+            }
+        }
+        let site = self.jit.site;
+        let Some(block) = self.translator().block_at(site) else { return ptr::null() };
+        self.rip = self.translator().instruction_at(block, site).0;
+        // Accesses across pages are not rare where much data is gone through: on without leaving.
+        if !self.jit.hold
+            && self.leave == 0
+            && let Some(mode) = self.translation_mode()
+            && let Ok(Some(form)) = self.find_block_number(mode | mode::PLAIN)
+            && self.leave == 0
+        {
+            return self.translator().entry(form);
+        }
+        self.jit.wants_plain = true;
         ptr::null()
     }
 }

@@ -16,8 +16,9 @@ use crate::stats::ticks;
 pub(crate) const CELLS: usize = 32768;
 /// The sizes of accesses: 1 to 32 bytes.
 pub(super) const SIZES: usize = 6;
-/// In a tag: no page.
-const EMPTY: u64 = 1 << 63;
+/// No page: a tag that no canonical address matches, with a host's address that is none either. If the guest uses that
+/// page nevertheless, the host raises #GP, and the interpreter does it for the guest. Odd, which no page is.
+const EMPTY: u64 = super::context::NO_WINDOW | 1;
 /// After so many misses it is looked at how fast they came.
 const MISSES: u32 = 64;
 /// Misses that follow each other faster than this, in ticks, are too many.
@@ -70,26 +71,9 @@ pub(super) fn write_stubs(asm: &mut Asm, stubs: &mut Stubs, demote: u64, called:
                 asm.and32_imm(a, (SLOTS as u32 - 1) << 5);
                 asm.gs_indexed(0x2b, at, a, tag);
                 asm.alu_imm(7, at, 4096 - (1 << size));
-                let (missed, known) = (asm.label(), asm.label());
+                let missed = asm.label();
                 asm.jcc(cc::A, missed);
-                asm.gs_load32(b, l::CELL);
-                // cmp qword gs:[b], 0: an empty one goes on the list.
-                asm.gs_compare_indexed_zero(b);
-                asm.jcc(cc::NS, known);
-                asm.gs_load(at, l::NEXT_FILLED);
-                asm.gs_store32_indexed(at, b);
-                asm.alu_imm(0, at, 4);
-                asm.gs_store(l::NEXT_FILLED, at);
-                asm.bind(known);
-                asm.gs_indexed(0x8b, at, a, tag);
-                asm.gs_indexed(0x89, at, b, 0);
-                asm.gs_indexed(0x8b, at, a, page);
-                asm.gs_indexed(0x89, at, b, 8);
-                asm.gs_decrement_indexed(b, 16);
-                asm.jcc(cc::E, demoted);
-                asm.gs_load32(b, l::SITE);
-                asm.gs(0x03, b, l::CODE_BASE);
-                asm.gs_store(l::TARGET, b);
+                fill(asm, (at, a, b), tag, page, demoted);
                 restore(asm);
                 asm.gs_jmp(l::TARGET);
                 asm.bind(missed);
@@ -98,10 +82,66 @@ pub(super) fn write_stubs(asm: &mut Asm, stubs: &mut Stubs, demote: u64, called:
             }
         }
     }
+    write_group_stubs(asm, stubs, demoted);
     asm.bind(demoted);
     stubs::store_guest(asm);
     stubs::call(asm, demote);
     stubs::resume(asm, called);
+}
+
+/// Fills the noted cell from the TLB's entry that `index` is the place of, and puts the place of the access into
+/// `target`. Clobbers all three registers.
+fn fill(asm: &mut Asm, (at, index, cell): (u8, u8, u8), tag: i32, page: i32, demoted: Label) {
+    let known = asm.label();
+    asm.gs_load32(cell, l::CELL);
+    // An empty one goes on the list.
+    asm.gs_test_indexed_odd(cell);
+    asm.jcc(cc::E, known);
+    asm.gs_load(at, l::NEXT_FILLED);
+    asm.gs_store32_indexed(at, cell);
+    asm.alu_imm(0, at, 4);
+    asm.gs_store(l::NEXT_FILLED, at);
+    asm.bind(known);
+    asm.gs_indexed(0x8b, at, index, tag);
+    asm.gs_indexed(0x89, at, cell, 0);
+    asm.gs_indexed(0x8b, at, index, page);
+    asm.gs_indexed(0x89, at, cell, 8);
+    asm.gs_decrement_indexed(cell, 16);
+    asm.jcc(cc::E, demoted);
+    asm.gs_load32(cell, l::SITE);
+    asm.gs(0x03, cell, l::CODE_BASE);
+    asm.gs_store(l::TARGET, cell);
+}
+
+/// Writes the stubs for groups of accesses, with the start of the range in R11 and its size in R10.
+fn write_group_stubs(asm: &mut Asm, stubs: &mut Stubs, demoted: Label) {
+    let (read_tag, write_tag, page) = l::tlb(table::USER);
+    let group = stubs.group;
+    for (write, tag) in [(false, read_tag), (true, write_tag)] {
+        while !asm.hot_len().is_multiple_of(16) {
+            asm.byte(0xcc);
+        }
+        stubs.fill_group[usize::from(write)] = asm.hot_len() as u32;
+        let missed = asm.label();
+        asm.gs_store(l::LINEAR, r::R11);
+        stubs::store_scratch(asm);
+        asm.mov(r::R15, r::R11);
+        asm.shift(5, r::R15, 7);
+        asm.and32_imm(r::R15, (SLOTS as u32 - 1) << 5);
+        asm.gs_indexed(0x2b, r::R11, r::R15, tag);
+        // neg r10; add r10, 4096; cmp r11, r10: an empty entry's tag may be just above the address.
+        asm.bytes(&[0x49, 0xf7, 0xda]);
+        asm.alu_imm(0, r::R10, 4096);
+        asm.bytes(&[0x4d, 0x39, 0xd3]);
+        asm.jcc(cc::A, missed);
+        fill(asm, (r::R11, r::R15, r::R10), tag, page, demoted);
+        restore(asm);
+        asm.gs_jmp(l::TARGET);
+        asm.bind(missed);
+        restore(asm);
+        asm.lea(r::R10, Some(r::R10), Some((r::R10, 0)), i32::from(write), false);
+        asm.jmp_out(group);
+    }
 }
 
 /// The scratch registers in the order of [`Stubs::slow`].
@@ -126,7 +166,8 @@ impl Cpu {
         let lane = self.cells();
         // SAFETY: the lane's cells, which only this thread uses, and not while this runs.
         unsafe {
-            (&mut *(&raw mut (*lane).cells))[index] = Cell { tag: EMPTY, host: 0, left: MISSES, since: 0, _unused: 0 }
+            (&mut *(&raw mut (*lane).cells))[index] =
+                Cell { tag: EMPTY, host: EMPTY, left: MISSES, since: 0, _unused: 0 }
         };
         true
     }
@@ -149,7 +190,7 @@ impl Cpu {
             let place = filled[i];
             let Some(cell) = cells.get_mut((place as i32 - l::CELLS) as usize / size_of::<Cell>()) else { continue };
             if which(cell.tag) {
-                cell.tag = EMPTY;
+                (cell.tag, cell.host) = (EMPTY, EMPTY);
             } else {
                 filled[kept] = place;
                 kept += 1;
@@ -191,5 +232,28 @@ impl Cpu {
         let (rip, ..) = jit.instruction_at(block, site);
         jit.demoted.insert(rip);
         self.forget_block(block);
+    }
+
+    /// Fills the noted cell, if there is one, with `page`, which is at `host`, and goes on at the noted place.
+    pub(super) fn fill_cell(&mut self, page: u64, host: u64) -> *const u8 {
+        let place = self.jit.cell;
+        if place == 0 {
+            return self.site();
+        }
+        let index = (place as i32 - l::CELLS) as usize / size_of::<Cell>();
+        let lane = self.cells();
+        // SAFETY: as in `new_cell`.
+        let (cells, filled) = unsafe { (&mut *(&raw mut (*lane).cells), &mut *(&raw mut (*lane).filled)) };
+        let Some(cell) = cells.get_mut(index) else { return self.site() };
+        if cell.tag == EMPTY {
+            let next = (self.jit.next_filled - l::FILLED as u64) as usize / 4;
+            if let Some(entry) = filled.get_mut(next) {
+                *entry = place;
+                self.jit.next_filled += 4;
+            }
+        }
+        (cell.tag, cell.host) = (page, host);
+        cell.left -= 1;
+        if cell.left == 0 { self.demote_cell() } else { self.site() }
     }
 }

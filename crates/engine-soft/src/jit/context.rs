@@ -5,8 +5,9 @@ use std::sync::atomic::AtomicU64;
 
 use crate::cpu::{Cpu, Fault};
 
-/// A tag that no address matches.
-pub(crate) const NO_WINDOW: u64 = 1 << 63;
+/// A tag that no canonical address matches. For one that does, the host's address comes out as none either, and the host
+/// raises the exception that the interpreter then raises for the guest.
+pub(crate) const NO_WINDOW: u64 = 0xa5a5_9696_c3c3_f000;
 
 /// The part of a vCPU's state that only translated code and its callers use.
 #[repr(C)]
@@ -31,12 +32,18 @@ pub(crate) struct Context {
     pub(crate) linear: u64,
     /// The code to go on at with the flags taken from memory.
     pub(crate) after: u64,
-    /// The block that could not have its stack window, or all ones.
-    pub(crate) wants_plain: u32,
+    /// The block at RIP has to run in its plain form.
+    pub(crate) wants_plain: bool,
+    /// What of the floating-point state is the host's registers' while translated code runs.
+    pub(crate) units: u8,
+    /// RFLAGS of the host where it has raised an exception.
+    pub(crate) fault_flags: u64,
     /// R10, R11 and R15 of the host while a stub calls out.
     pub(crate) scratch: [u64; 3],
     /// The number of the address space and mode, in the upper 16 bits.
     pub(crate) space_tag: u64,
+    /// What the slots of the table of jumps are mixed with, from the number of the space.
+    pub(crate) jump_mix: u64,
     /// Not zero when somebody wants the CPU to look up.
     pub(crate) attention: NonNull<AtomicU64>,
     /// The page that the stack is in: its linear address if it may be read, and if it may be written.
@@ -68,9 +75,12 @@ impl Context {
             code_base: 0,
             linear: 0,
             after: 0,
-            wants_plain: u32::MAX,
+            wants_plain: false,
+            units: 0,
+            fault_flags: 0,
             scratch: [0; 3],
             space_tag: 0,
+            jump_mix: 0,
             attention,
             window_read: NO_WINDOW,
             window_write: NO_WINDOW,

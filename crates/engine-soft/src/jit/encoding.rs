@@ -11,6 +11,8 @@ use super::asm::{Asm, r};
 pub(super) enum HostMemory {
     /// `[register]`, one of R8 to R15 but R12 and R13.
     At(u8),
+    /// `[r11 + displacement]`.
+    Beside(i32),
     /// `[rsp + r15 + displacement]`: through the stack window.
     Stack(i32),
 }
@@ -69,6 +71,10 @@ impl<'a> Encoding<'a> {
             rex = bytes[at] & 15;
             has_rex = true;
             at += 1;
+            // Before another prefix it means nothing.
+            if matches!(bytes.get(at)?, 0x40..=0x4f | 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3) {
+                return None;
+            }
         }
         let vex = match *bytes.get(at)? {
             first @ (0xc4 | 0xc5) if long || bytes.get(at + 1)? & 0xc0 == 0xc0 => Some(first),
@@ -98,12 +104,22 @@ impl<'a> Encoding<'a> {
         }
         at += 1;
         let opcode = bytes.get(from..at)?;
-        let immediates = offsets.immediate_size() + offsets.immediate_size2();
-        let tail = immediates + offsets.displacement_size();
+        let mut immediates = offsets.immediate_size() + offsets.immediate_size2();
         let left = bytes.len().checked_sub(at)?;
+        // The fourth register of VEX follows like an immediate.
+        let memory = (0..instr.op_count()).any(|i| instr.op_kind(i) == OpKind::Memory);
+        if matches!(escape, Escape::Vex { .. }) && immediates == 0 && memory {
+            let sib = usize::from(bytes.get(at)? & 7 == 4);
+            immediates = usize::from(left == 2 + sib + offsets.displacement_size());
+        }
+        // Which of the two counts, the last one, is said by their order.
+        if prefixes[..prefix_count].contains(&0xf2) && prefixes[..prefix_count].contains(&0xf3) {
+            return None;
+        }
+        let tail = immediates + offsets.displacement_size();
         let modrm = (left > tail).then(|| bytes[at]);
         let immediate = bytes.get(bytes.len() - immediates..)?;
-        // What is no immediate for the decoder, but follows the operand (the fourth register of VEX, 3DNow!).
+        // What is no immediate for the decoder, but follows the operand (3DNow!).
         if modrm.is_some() {
             let memory = (0..instr.op_count()).any(|i| instr.op_kind(i) == OpKind::Memory);
             let sib = usize::from(memory && bytes[at] & 7 == 4);
@@ -114,6 +130,16 @@ impl<'a> Encoding<'a> {
             return None;
         }
         Some(Self { prefixes, prefix_count, escape, opcode, modrm, immediate, has_rex })
+    }
+
+    /// Leaves the LOCK prefix out.
+    pub(super) fn without_lock(mut self) -> Self {
+        let locks = self.prefixes[..self.prefix_count].iter().position(|prefix| *prefix == 0xf0);
+        if let Some(at) = locks {
+            self.prefixes.copy_within(at + 1.., at);
+            self.prefix_count -= 1;
+        }
+        self
     }
 
     /// The instruction has a ModRM byte.
@@ -144,7 +170,7 @@ impl<'a> Encoding<'a> {
     fn head(&self, asm: &mut Asm, memory: HostMemory, opcode: &[u8]) {
         asm.bytes(&self.prefixes[..self.prefix_count]);
         let (x, b) = match memory {
-            HostMemory::At(_) => (0, 1),
+            HostMemory::At(_) | HostMemory::Beside(_) => (0, 1),
             HostMemory::Stack(_) => (1, 0),
         };
         match self.escape {
@@ -160,7 +186,12 @@ impl<'a> Encoding<'a> {
     fn emit_absolute(&self, asm: &mut Asm, memory: HostMemory) -> bool {
         let [opcode @ 0xa0..=0xa3] = *self.opcode else { return false };
         let plain = [0x8a, 0x8b, 0x88, 0x89][usize::from(opcode & 3)];
-        self.head(asm, memory, &[plain]);
+        // REX.R means nothing without ModRM, and would make R8 of the accumulator.
+        let escape = match self.escape {
+            Escape::Legacy { rex } => Escape::Legacy { rex: rex & 8 },
+            vex @ Escape::Vex { .. } => vex,
+        };
+        Self { escape, ..*self }.head(asm, memory, &[plain]);
         operand(asm, r::RAX, memory);
         true
     }
@@ -169,6 +200,7 @@ impl<'a> Encoding<'a> {
 fn operand(asm: &mut Asm, reg: u8, memory: HostMemory) {
     match memory {
         HostMemory::At(base) => asm.address(reg, Some(base), None, 0),
+        HostMemory::Beside(disp) => asm.address(reg, Some(r::R11), None, disp),
         HostMemory::Stack(disp) => asm.address(reg, Some(r::RSP), Some((r::R15, 0)), disp),
     }
 }

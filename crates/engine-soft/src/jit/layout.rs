@@ -6,6 +6,7 @@ use x86::{Msrs, Segment};
 
 use super::context::Context;
 use crate::cpu::{Cpu, sreg};
+use crate::fpu::Fpu;
 use crate::lane::Lane;
 use crate::mmu::SLOTS;
 use crate::pending::Slot;
@@ -37,6 +38,16 @@ pub(super) const CR3: i32 = in_cpu(offset_of!(Cpu, cr3));
 pub(super) const CR4: i32 = in_cpu(offset_of!(Cpu, cr4));
 /// From the word that [`ATTENTION`] points to, to the one that says what is pending.
 pub(super) const PENDING: i32 = offset_of!(Slot, pending) as i32 - offset_of!(Slot, attention) as i32;
+/// What of the floating-point state is in the host's registers: bits of [`super::stubs::unit`].
+pub(super) const UNITS: i32 = in_context(offset_of!(Context, units));
+pub(super) const YMM: i32 = in_cpu(offset_of!(Cpu, fpu) + offset_of!(Fpu, ymm));
+pub(super) const X87: i32 = in_cpu(offset_of!(Cpu, fpu) + offset_of!(Fpu, x87));
+pub(super) const X87_RESIDENT: i32 = in_cpu(offset_of!(Cpu, fpu) + offset_of!(Fpu, resident));
+pub(super) const MXCSR: i32 = in_cpu(offset_of!(Cpu, fpu) + offset_of!(Fpu, mxcsr));
+pub(super) const HOST_MXCSR: i32 = in_cpu(offset_of!(Cpu, fpu) + offset_of!(Fpu, host_mxcsr));
+pub(super) const FSW: i32 = in_cpu(offset_of!(Cpu, fpu) + offset_of!(Fpu, fsw));
+pub(super) const FIP: i32 = in_cpu(offset_of!(Cpu, fpu) + offset_of!(Fpu, fip));
+pub(super) const FDP: i32 = in_cpu(offset_of!(Cpu, fpu) + offset_of!(Fpu, fdp));
 pub(super) const SELF: i32 = in_context(offset_of!(Context, cpu));
 pub(super) const HOST_RSP: i32 = in_context(offset_of!(Context, host_rsp));
 pub(super) const TARGET: i32 = in_context(offset_of!(Context, target));
@@ -48,6 +59,7 @@ pub(super) const NEXT_FILLED: i32 = in_context(offset_of!(Context, next_filled))
 pub(super) const CODE_BASE: i32 = in_context(offset_of!(Context, code_base));
 pub(super) const AFTER: i32 = in_context(offset_of!(Context, after));
 pub(super) const SCRATCH: i32 = in_context(offset_of!(Context, scratch));
+pub(super) const JUMP_MIX: i32 = in_context(offset_of!(Context, jump_mix));
 pub(super) const SPACE_TAG: i32 = in_context(offset_of!(Context, space_tag));
 /// The upper two bytes of the tag are the space: compared as a double word with zeros below.
 pub(super) const SPACE: i32 = SPACE_TAG + 4;

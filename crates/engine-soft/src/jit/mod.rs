@@ -21,11 +21,14 @@ mod run;
 mod scan;
 mod single;
 mod stubs;
+#[cfg(test)]
+mod system_tests;
 mod translate;
+mod units;
 
 pub(crate) use cache::Jit;
 pub(crate) use cells::{CELLS, Cell};
 pub(crate) use context::Context;
 
 /// The slots of the table of jump targets.
-pub(crate) const JUMP_SLOTS: usize = 4096;
+pub(crate) const JUMP_SLOTS: usize = 16384;

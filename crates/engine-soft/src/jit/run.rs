@@ -6,7 +6,7 @@ use x86::Segment;
 use x86::bits::{cr0, cr4};
 
 use super::JUMP_SLOTS;
-use super::cache::{Jit, Key, NONE};
+use super::cache::{Jit, Key, NONE, Point};
 use super::context::{image_of, rflags_of};
 use super::stubs::Exit;
 use super::translate::mode;
@@ -41,6 +41,27 @@ fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
     }
 }
 
+/// Spaces are spread over the table of jumps by a few bits of their numbers, so that processes that run the same program
+/// do not get in each other's way.
+const JUMP_MIXES: u64 = 8;
+const JUMP_MIX_SHIFT: u32 = JUMP_SLOTS.trailing_zeros() - 3;
+
+/// The slot of the table of jumps for `rip` in a space with this [`Context::jump_mix`](super::Context).
+#[inline(always)]
+fn jump_slot(rip: u64, mix: u64) -> usize {
+    (rip ^ mix) as usize & (JUMP_SLOTS - 1)
+}
+
+/// Takes `rip` out of the table where it leads to `code`, in whichever space.
+fn forget_jump(jumps: &mut [[u64; 2]; JUMP_SLOTS], rip: u64, code: u64) {
+    for mix in 0..JUMP_MIXES {
+        let slot = &mut jumps[jump_slot(rip, mix << JUMP_MIX_SHIFT)];
+        if slot[1] == code {
+            *slot = [0; 2];
+        }
+    }
+}
+
 impl Cpu {
     /// The translator, which is there where this is called.
     #[inline(always)]
@@ -67,6 +88,7 @@ impl Cpu {
             code..code + jit.memory.len(),
             code + jit.stubs.fault as usize,
             &raw mut self.jit.target,
+            &raw mut self.jit.fault_flags,
         );
         let lane = self.jit.cpu as usize;
         // SAFETY: nothing in a Rust program of this platform uses GS.
@@ -96,10 +118,7 @@ impl Cpu {
         let Some(jit) = &mut self.translator else { return };
         let killed = jit.invalidate(page, lines, |rip, code| {
             // SAFETY: the lane's table, which only this thread uses, and not while this runs.
-            let slot = unsafe { &mut (&mut *(&raw mut (*lane).jumps))[rip as usize & (JUMP_SLOTS - 1)] };
-            if slot[1] == code {
-                *slot = [0; 2];
-            }
+            forget_jump(unsafe { &mut *(&raw mut (*lane).jumps) }, rip, code);
         });
         self.stats.jit.invalidations += killed;
     }
@@ -181,23 +200,19 @@ impl Cpu {
         Exit::from_code(exit)
     }
 
-    /// A block could not have its stack window: its other form runs.
+    /// A block could not look up together what it accesses: its plain form runs from RIP on.
     fn plain_form(&mut self) -> Option<*const u8> {
-        let block = std::mem::replace(&mut self.jit.wants_plain, NONE);
-        let key = self.translator().blocks.get(block as usize)?.key;
-        self.rip = key.rip;
-        let form = self.plain_block(key)?;
-        Some(self.translator().entry(form))
-    }
-
-    /// The form of the block with `key` that does without a window.
-    pub(super) fn plain_block(&mut self, key: Key) -> Option<u32> {
-        let plain = Key { mode: key.mode | mode::PLAIN, ..key };
-        if let Some(known) = self.translator().known.get(&plain) {
-            return Some(*known);
+        if !std::mem::take(&mut self.jit.wants_plain) {
+            return None;
         }
-        let Ok(lin) = self.fetch_address() else { return None };
-        self.translate_block(lin, key.phys, plain.mode).ok().flatten()
+        let mode = self.translation_mode()?;
+        match self.find_block_number(mode | mode::PLAIN) {
+            Ok(form) => Some(self.translator().entry(form?)),
+            Err(_) => {
+                self.deliver_fault();
+                None
+            }
+        }
     }
 
     /// An indirect jump has led to what the table of jumps does not know.
@@ -250,13 +265,14 @@ impl Cpu {
         let from = jit.exits.get(exit as usize)?;
         let (rip, space_checked) = (from.rip, from.space != 0);
         let block = jit.blocks.get(from.from as usize)?;
-        let (key, variant) = (block.key, block.variant);
+        let (key, variant) = (block.key, block.has_variant && jit.is_first_exit(exit));
         self.rip = rip;
         if self.slot.attention.load(Ordering::Relaxed) != 0 {
             return None;
         }
-        if variant == exit {
-            let form = self.plain_block(key)?;
+        if variant {
+            let mode = self.translation_mode()?;
+            let form = self.find_block_number(mode | mode::PLAIN).ok().flatten()?;
             let jit = self.translator();
             if jit.flushes == flushes {
                 jit.link(exit, form, 0);
@@ -270,7 +286,7 @@ impl Cpu {
                 let space = (self.jit.space_tag >> 32) as u32;
                 let jit = self.translator();
                 // A block in two pages is good for one space only, which a jump within the page does not ask for.
-                let good = space_checked || jit.blocks[to as usize].second.is_none();
+                let good = space_checked || !jit.blocks[to as usize].crosses;
                 let same = space_checked || now & mode::TAGGED == key.mode & mode::TAGGED;
                 if jit.flushes == flushes && good && same {
                     jit.link(exit, to, space);
@@ -290,7 +306,11 @@ impl Cpu {
         let jit = self.translator();
         let Some(offset) = jit.memory.offset(at) else { return };
         let Some(block) = jit.block_at(offset as u32) else { return };
-        self.rip = jit.instruction_at(block, offset as u32).0;
+        let (rip, index, _) = jit.instruction_at(block, offset as u32);
+        if jit.point_of(block, index) & Point::FLAGS_IN_HOST != 0 {
+            self.flags.set_bits(rflags_of(image_of(self.jit.fault_flags)));
+        }
+        self.rip = rip;
         self.stats.jit.exits_fault += 1;
         self.jit.ended = (self.rip, false);
         if self.run_one().is_err() {
@@ -313,7 +333,7 @@ impl Cpu {
     pub(super) fn known_translation(&mut self, mode: u8) -> Option<*const u8> {
         self.tag_space(mode);
         // SAFETY: the lane's table, which only this thread uses.
-        let slot = unsafe { (&(*self.lane()).jumps)[self.rip as usize & (JUMP_SLOTS - 1)] };
+        let slot = unsafe { (&(*self.lane()).jumps)[jump_slot(self.rip, self.jit.jump_mix)] };
         let known = slot[0] == self.rip.wrapping_add(self.jit.space_tag) && slot[1] != 0;
         known.then_some(slot[1] as *const u8)
     }
@@ -325,6 +345,7 @@ impl Cpu {
         if self.mmu.take_wrapped() {
             self.clear_jumps();
         }
+        self.jit.jump_mix = (u64::from(space) % JUMP_MIXES) << JUMP_MIX_SHIFT;
         self.jit.space_tag = u64::from(space << 6 | u16::from(mode & mode::TAGGED)) << 48;
     }
 
@@ -335,7 +356,7 @@ impl Cpu {
         let key = Key { phys, rip: self.rip, mode };
         let mut found = self.translator().known.get(&key).copied();
         if let Some(block) = found
-            && let Some(second) = self.translator().blocks[block as usize].second
+            && let Some(second) = self.translator().second_of(block)
             && self.translate_fetch_at((lin | 0xfff).wrapping_add(1))? != second
         {
             self.forget_block(block);
@@ -350,11 +371,12 @@ impl Cpu {
         self.tag_space(mode);
         if let Some(block) = found
             && !self.jit.hold
+            && mode & mode::PLAIN == 0
         {
             let code = self.translator().entry(block) as u64;
             let tag = self.rip.wrapping_add(self.jit.space_tag);
             // SAFETY: as above.
-            unsafe { (&mut *(&raw mut (*self.lane()).jumps))[self.rip as usize & (JUMP_SLOTS - 1)] = [tag, code] };
+            unsafe { (&mut *(&raw mut (*self.lane()).jumps))[jump_slot(self.rip, self.jit.jump_mix)] = [tag, code] };
         }
         Ok(found)
     }
@@ -368,10 +390,7 @@ impl Cpu {
     /// Takes `rip` out of the table of jumps if it leads to `code`.
     fn forget_jump(&mut self, rip: u64, code: u64) {
         // SAFETY: the lane's table, which only this thread uses, and not while this runs.
-        let slot = unsafe { &mut (&mut *(&raw mut (*self.lane()).jumps))[rip as usize & (JUMP_SLOTS - 1)] };
-        if slot[1] == code {
-            *slot = [0; 2];
-        }
+        forget_jump(unsafe { &mut *(&raw mut (*self.lane()).jumps) }, rip, code);
     }
 
     /// Floating point and vectors are switched on as far as the model has them.

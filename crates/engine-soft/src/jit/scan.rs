@@ -5,6 +5,7 @@ use iced_x86::{
 };
 use x86::CpuModel;
 
+use super::units;
 use crate::features;
 use crate::mmu::table;
 
@@ -15,7 +16,7 @@ pub(super) const STATUS: u32 =
 /// The most instructions of a block.
 pub(super) const MOST: usize = 48;
 /// The most conditional branches of a block.
-const MOST_BRANCHES: usize = 4;
+const MOST_BRANCHES: usize = 3;
 /// How far ahead flags are followed into a successor.
 const LOOK_AHEAD: usize = 12;
 
@@ -57,6 +58,8 @@ pub(super) struct Ins {
     /// Where its bytes start within the block's.
     pub(super) at: u16,
     pub(super) kind: Kind,
+    /// The floating-point units whose registers it uses in place.
+    pub(super) units: u8,
     /// The flags that it needs to see.
     pub(super) reads: u32,
     /// The flags that it may change.
@@ -92,6 +95,8 @@ pub(super) struct Source<'a> {
     pub(super) plain: [bool; 2],
     /// The table of the TLB that data is accessed through.
     pub(super) table: u8,
+    /// The floating-point units are switched on.
+    pub(super) units: bool,
     pub(super) model: &'a CpuModel,
 }
 
@@ -169,9 +174,20 @@ impl Source<'_> {
                     None => kind(&instr, self.long),
                 }
             };
+            let placed = if kind == Kind::CallOut
+                && self.units
+                && segment
+                && !instr.is_invalid()
+                && features::offered(&instr, self.model)
+            {
+                units::kind(&instr, self.long)
+            } else {
+                None
+            };
+            let (kind, units) = placed.unwrap_or((kind, 0));
             // What 32-bit code ignores of a VEX prefix would count here.
             let odd_vex = !self.long && kind != Kind::CallOut && wide_vex(&instr, &self.bytes[at..decoder.position()]);
-            let kind = if odd_vex { Kind::CallOut } else { kind };
+            let (kind, units) = if odd_vex { (Kind::CallOut, 0) } else { (kind, units) };
             let ends = ends(&instr, kind);
             let (mut reads, writes, kills) = flags(&instr);
             if ends && kind == Kind::CallOut {
@@ -182,6 +198,7 @@ impl Source<'_> {
                 offsets: decoder.get_constant_offsets(&instr),
                 at: at as u16,
                 kind,
+                units,
                 reads,
                 writes,
                 kills,
@@ -267,6 +284,8 @@ fn flags(instr: &Instruction) -> (u32, u32, u32) {
                 _ => 0,
             }
         }
+        // Where the stack is empty they may change nothing.
+        M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip => 0,
         // With RCX = 0 they change nothing.
         _ if instr.has_rep_prefix() || instr.has_repne_prefix() => 0,
         // The frame that they push holds the flags.
@@ -397,7 +416,10 @@ fn wide_vex(instr: &Instruction, bytes: &[u8]) -> bool {
         return false;
     }
     let general = (0..instr.op_count()).any(|i| instr.op_register(i).is_gpr())
-        || matches!(instr.mnemonic(), M::Vcvtsi2sd | M::Vcvtsi2ss | M::Vmovd | M::Vpextrd | M::Vpinsrd);
+        || matches!(
+            instr.mnemonic(),
+            M::Vcvtsi2sd | M::Vcvtsi2ss | M::Vmovd | M::Vpextrd | M::Vpinsrd | M::Vpcmpestri | M::Vpcmpestrm
+        );
     let start = bytes.iter().position(|byte| !matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67)).unwrap_or(0);
     match bytes.get(start..) {
         Some([0xc4, second, third, ..]) => second & 0x20 == 0 || third & 0x40 == 0 || general && third & 0x80 != 0,
@@ -420,6 +442,7 @@ fn system(instr: &Instruction, long: bool, table: u8) -> Option<Kind> {
     Some(match instr.mnemonic() {
         M::Pushfq => Kind::Push,
         M::Popfq => Kind::Pop,
+        M::Cmpxchg16b => Kind::System,
         _ if table == table::USER => return None,
         M::Cli | M::Sti | M::Swapgs => Kind::System,
         // SMAP is on, and AC clear.

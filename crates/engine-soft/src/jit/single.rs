@@ -1,7 +1,7 @@
 //! One block at a time: how lock-step runs translated code.
 
-use super::cache::NONE;
 use super::stubs::Exit;
+use super::translate::mode;
 use crate::cpu::Cpu;
 use crate::lockstep::{Ran, Verdict};
 
@@ -33,7 +33,7 @@ impl Cpu {
     }
 
     /// Runs one block, translated; exceptions are held.
-    fn run_single_block(&mut self) -> Ran {
+    pub(crate) fn run_single_block(&mut self) -> Ran {
         self.jit.hold = true;
         self.jit.held = None;
         let ran = self.run_held();
@@ -53,7 +53,10 @@ impl Cpu {
         };
         let Some(mut block) = found else { return nothing };
         for _ in 0..2 {
-            let code = self.translator().entry(block);
+            let jit = self.translator();
+            let (code, start) = (jit.entry(block), jit.blocks[block as usize].key.rip);
+            // The block may forget all blocks.
+            let points = jit.points_of(block).to_vec();
             let exit = self.enter(code);
             let (rip, through) = match exit {
                 Exit::Link | Exit::Poll => {
@@ -61,12 +64,11 @@ impl Cpu {
                     let jit = self.translator();
                     let Some(exit) = jit.exits.get(site as usize) else { return nothing };
                     let (after, live, rip) = (exit.after, exit.live, exit.rip);
-                    if jit.blocks[exit.from as usize].variant != site {
+                    if !(jit.blocks[exit.from as usize].has_variant && jit.is_first_exit(site)) {
                         self.rip = rip;
                         return Ran { instructions: after.into(), fault: None, dead: dead(live) };
                     }
-                    let key = jit.blocks[exit.from as usize].key;
-                    let Some(form) = self.plain_block(key) else { return nothing };
+                    let Some(form) = self.plain_form_at_rip() else { return nothing };
                     block = form;
                     continue;
                 }
@@ -78,12 +80,14 @@ impl Cpu {
                     self.indirect();
                     self.jit.ended
                 }
-                Exit::Called if self.jit.wants_plain != NONE => {
-                    self.jit.wants_plain = NONE;
-                    let key = self.translator().blocks[block as usize].key;
-                    let Some(form) = self.plain_block(key) else { return nothing };
-                    block = form;
-                    continue;
+                Exit::Called if std::mem::take(&mut self.jit.wants_plain) => {
+                    let start = self.translator().blocks[block as usize].key.rip;
+                    if self.rip == start {
+                        let Some(form) = self.plain_form_at_rip() else { return nothing };
+                        block = form;
+                        continue;
+                    }
+                    (self.rip, false)
                 }
                 Exit::Called => self.jit.ended,
                 Exit::Fault => {
@@ -91,10 +95,7 @@ impl Cpu {
                     self.jit.ended
                 }
             };
-            let jit = self.translator();
-            let block = &jit.blocks[block as usize];
-            let points = &jit.points[block.points as usize..][..=usize::from(block.count)];
-            let mut at = block.key.rip;
+            let mut at = start;
             let mut index = 0;
             while at != rip && index + 1 < points.len() {
                 at = at.wrapping_add(points[index].len.into());
@@ -104,6 +105,13 @@ impl Cpu {
             return Ran { instructions: index as u64, fault: None, dead: dead(points[index].live) };
         }
         nothing
+    }
+}
+
+impl Cpu {
+    fn plain_form_at_rip(&mut self) -> Option<u32> {
+        let mode = self.translation_mode()?;
+        self.find_block_number(mode | mode::PLAIN).ok().flatten()
     }
 }
 

@@ -4,7 +4,7 @@ use iced_x86::{Instruction, Mnemonic};
 use memory::{Gpa, Kind as MemoryKind, code_lines};
 
 use super::CELLS;
-use super::cache::{Block, Exit, Key, NONE, Point};
+use super::cache::{Block, Exit, Key, NONE, Point, reserve};
 use super::emit::{Emitter, stack_operand};
 use super::scan::{Ins, Kind, Scan, Source, ends_block};
 use crate::cpu::{CodeSize, Cpu, Exec};
@@ -52,10 +52,11 @@ impl Cpu {
             let rip = key.rip;
             let long = mode & mode::SHORT == 0;
             let plain = [long || mode & mode::FS != 0, long || mode & mode::GS != 0];
+            let units = mode & mode::FPU != 0;
             let scan_bytes = |bytes: &[u8]| {
                 {
                     let before = &page[..offset];
-                    Source { bytes, before, rip, long, plain, table: mode >> mode::TABLE & 3, model: &model }
+                    Source { bytes, before, rip, long, plain, table: mode >> mode::TABLE & 3, units, model: &model }
                 }
                 .scan()
             };
@@ -112,11 +113,13 @@ impl Cpu {
                 second_page = Some(page.index);
             }
             // What was read before the lines were marked may have changed since.
+            let read = from.min(offset)..to.max(offset + in_page);
             let mut again = [0; PAGE as usize];
-            if memory.read(Gpa(phys & !(PAGE - 1)), &mut again).is_err() {
+            let again = &mut again[..read.len()];
+            if memory.read(Gpa((phys & !(PAGE - 1)) + read.start as u64), again).is_err() {
                 return Ok(None);
             }
-            if again[from.min(offset)..to.max(offset + in_page)] != page[from.min(offset)..to.max(offset + in_page)] {
+            if *again != page[read] {
                 continue;
             }
             if let Some(tail) = second {
@@ -139,7 +142,7 @@ impl Cpu {
         lines: u64,
         second: Option<(u64, usize)>,
     ) -> u32 {
-        let mut asm = std::mem::replace(&mut self.translator().asm, super::asm::Asm::new());
+        let mut asm = std::mem::take(&mut self.translator().asm);
         let long = key.mode & mode::SHORT == 0;
         let window = if key.mode & mode::PLAIN == 0 && second.is_none() { window(scan, long) } else { None };
         let (mut ops, mut ways, mut points) = (Vec::new(), Vec::new(), Vec::new());
@@ -171,11 +174,27 @@ impl Cpu {
                 })
             };
             let mut emitter = Emitter::new(
-                &mut asm, &stubs, scan, bytes, key.rip, long, table, bmi2, count, block, first_exit, window,
-                &mut lower, &mut cell,
+                &mut asm,
+                &stubs,
+                scan,
+                bytes,
+                key.rip,
+                long,
+                table,
+                bmi2,
+                count,
+                block,
+                first_exit,
+                window,
+                key.mode & mode::PLAIN != 0,
+                cpu.shared.slots.len() == 1,
+                &mut lower,
+                &mut cell,
             );
             emitter.block();
             let starts = std::mem::take(&mut emitter.starts);
+            let mut faults = std::mem::take(&mut emitter.faults);
+            faults.push(0);
             ways = std::mem::take(&mut emitter.ways);
             len = asm.len() as u32;
             let behind = scan.list.last().map_or((0, 0), |ins| (0, ins.live_after as u8));
@@ -183,7 +202,11 @@ impl Cpu {
             points = starts
                 .iter()
                 .zip(lives)
-                .map(|(start, (len, live))| Point { host: asm.offset(*start) as u16, len, live })
+                .zip(faults)
+                .map(|((start, (len, live)), faults)| {
+                    let host = asm.offset(*start) as u16;
+                    Point { host, len, live: live | faults }
+                })
                 .collect();
             offsets = ways
                 .iter()
@@ -209,20 +232,20 @@ impl Cpu {
         jit.memory.write(base as usize, code);
         let block = jit.blocks.len() as u32;
         let first_point = jit.points.len() as u32;
+        reserve(&mut jit.points, points.len());
         jit.points.append(&mut points);
-        let mut variant = NONE;
+        let has_variant = ways.first().is_some_and(|way| way.variant);
+        reserve(&mut jit.exits, ways.len());
+        reserve(&mut jit.blocks, 1);
         for (way, (jump, stub, space)) in ways.iter().zip(&offsets) {
-            if way.variant {
-                variant = way.exit;
-            }
             jit.exits.push(Exit {
                 from: block,
                 rip: way.rip,
-                after: way.after,
+                after: way.after as u8,
                 live: way.live as u8,
                 jump: base + jump - 4,
-                stub: base + stub,
-                space: space.map_or(0, |at| base + at - 4),
+                stub: (stub + 4 - jump) as u16,
+                space: space.map_or(0, |at| (jump - at) as u8),
                 to: NONE,
                 next: NONE,
             });
@@ -230,24 +253,32 @@ impl Cpu {
         jit.blocks.push(Block {
             key,
             code: (base, base + len),
-            page,
-            second: second.map(|(phys, _)| phys),
+            crosses: second.is_some(),
             points: first_point,
             count: scan.list.len() as u16,
             lines,
             incoming: NONE,
-            variant,
+            has_variant,
             dead: false,
         });
         jit.ops.append(&mut ops);
         jit.known.insert(key, block);
         jit.by_page.entry(page).or_default().push(block);
-        if let Some((_, page)) = second {
+        if let Some((phys, page)) = second {
+            jit.seconds.insert(block, phys);
             // A block is killed by its own lines only: one that has a second page is listed there with all of them.
             jit.blocks[block as usize].lines = u64::MAX;
             jit.by_page.entry(page).or_default().push(block);
         }
         jit.next = (base + len).next_multiple_of(16);
+        // Seen twice, code counts twice: the mapping that it is written through lets go of what is finished.
+        if jit.next >> 20 != base >> 20 {
+            jit.memory.let_go();
+            if jit.next >> 22 != base >> 22 {
+                // Lists that have grown leave their old places behind.
+                base::trim_heap();
+            }
+        }
         jit.asm = asm;
         let used = jit.used();
         let stats = &mut self.stats.jit;

@@ -46,6 +46,11 @@ impl Generator {
         &self.codes
     }
 
+    /// One of the codes that can stand inside of a sequence.
+    pub(crate) fn sequence_code(&self, random: &mut Random) -> Code {
+        random.pick(&self.sequence_codes)
+    }
+
     /// The data pages that a batch of cases starts from.
     pub(crate) fn template(random: &mut Random) -> Vec<u8> {
         let mut template = Vec::with_capacity(arena::DATA_LEN);

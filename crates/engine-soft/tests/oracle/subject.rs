@@ -1,7 +1,7 @@
 //! The engine's CPU with the arena: what is tested against the host.
 
 use engine::Engine;
-use engine_soft::{Bench, SoftEngine, SoftOptions, UserExit};
+use engine_soft::{Bench, SoftEngine, SoftOptions, Translator, UserExit};
 use memory::{Gpa, GuestMemory, Kind, Region};
 use x86::bits::{cr0, cr4, efer, pte};
 use x86::{CpuState, Segment, XsaveArea};
@@ -31,6 +31,9 @@ pub(crate) struct Subject {
     template: Vec<u8>,
     /// The data pages as the last case has left them.
     last: Vec<u8>,
+    translated: bool,
+    /// The bits of RFLAGS that the last case has left open: nobody would have read them.
+    dead: u64,
 }
 
 impl Subject {
@@ -63,7 +66,14 @@ impl Subject {
             state: user_state(model.signature()),
             template: vec![0; arena::DATA_LEN],
             last: vec![0; arena::DATA_LEN],
+            translated: options.translator == Translator::On,
+            dead: 0,
         }
+    }
+
+    /// The bits of RFLAGS that may hold anything after the last case.
+    pub(crate) fn dead_flags(&self) -> u64 {
+        self.dead
     }
 
     /// Fills the data pages.
@@ -102,6 +112,7 @@ impl Subject {
 
     /// Runs until RIP stands on a trap of the arena, or an exception.
     fn run_to_end(&mut self, case: &Case) -> UserExit {
+        self.dead = 0;
         let own = case.rip..case.rip + u64::from(case.code_len);
         let code = arena::CODE..arena::CODE + arena::CODE_LEN as u64;
         for _ in 0..MOST_STEPS {
@@ -110,7 +121,11 @@ impl Subject {
                 return UserExit::Ran;
             }
             // What is outside of the arena faults at the first step.
-            let exit = if own.contains(&rip) {
+            let exit = if own.contains(&rip) && self.translated {
+                let (exit, dead) = self.bench.run_translated(own.clone(), MOST_STEPS);
+                self.dead = dead;
+                exit
+            } else if own.contains(&rip) {
                 self.bench.run_inside(own.clone(), MOST_STEPS)
             } else {
                 self.bench.run_user(!rip, 1)

@@ -54,6 +54,18 @@ pub(crate) struct Machine {
     templates: Vec<Vec<u8>>,
 }
 
+/// The code of a program at some moment.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Code(Vec<u8>);
+
+impl Code {
+    /// The bytes at `rip`.
+    pub(crate) fn at(&self, rip: u64) -> [u8; 15] {
+        let byte = |at: u64| self.0.get(at.wrapping_sub(arena::CODE) as usize).copied().unwrap_or(arena::TRAP);
+        std::array::from_fn(|distance| byte(rip.wrapping_add(distance as u64)))
+    }
+}
+
 /// How a program has ended.
 pub(crate) struct End {
     state: CpuState,
@@ -129,17 +141,11 @@ impl Machine {
         (state.rip, state.gpr[1])
     }
 
-    /// The bytes of code at `rip`.
-    pub(crate) fn code_at(&self, rip: u64) -> [u8; 15] {
-        let mut bytes = [arena::TRAP; 15];
-        for (distance, byte) in (0u64..).zip(&mut bytes) {
-            let offset = rip.wrapping_add(distance).wrapping_sub(arena::CODE);
-            if offset < arena::CODE_LEN as u64 {
-                let [read] = self.memory.read_array(Gpa(physical::CODE + offset)).unwrap();
-                *byte = read;
-            }
-        }
-        bytes
+    /// The code as it is now.
+    pub(crate) fn code(&self) -> Code {
+        let mut code = vec![0; arena::CODE_LEN];
+        self.memory.read(Gpa(physical::CODE), &mut code).unwrap();
+        Code(code)
     }
 
     /// Runs one instruction; whether it has raised no exception.

@@ -43,10 +43,10 @@ pub(crate) struct Program {
 }
 
 /// Code under construction.
-struct Builder<'a> {
-    random: &'a mut Random,
-    generator: &'a Generator,
-    program: Program,
+pub(super) struct Builder<'a> {
+    pub(super) random: &'a mut Random,
+    pub(super) generator: &'a Generator,
+    pub(super) program: Program,
     /// Where calls are that still need a subroutine: the offset of their distance.
     calls: Vec<usize>,
 }
@@ -107,16 +107,16 @@ impl Program {
 }
 
 impl Builder<'_> {
-    fn emit(&mut self, bytes: &[u8]) {
+    pub(super) fn emit(&mut self, bytes: &[u8]) {
         self.program.code.extend_from_slice(bytes);
     }
 
-    fn here(&self) -> usize {
+    pub(super) fn here(&self) -> usize {
         self.program.code.len()
     }
 
     /// A new word of the control page; gives its address.
-    fn word(&mut self, value: u64) -> u32 {
+    pub(super) fn word(&mut self, value: u64) -> u32 {
         self.program.control.push(value);
         place::CONTROL as u32 + (self.program.control.len() as u32 - 1) * 8
     }
@@ -155,8 +155,26 @@ impl Builder<'_> {
         }
     }
 
-    fn part(&mut self) {
+    /// One of the pieces that are made for what is seldom.
+    fn special(&mut self) {
         match self.random.below(10) {
+            0..3 => self.on_edge(),
+            3..5 => self.exchanges(),
+            5 => self.shifts(),
+            6 => self.strings(),
+            7 | 8 => self.stacks(),
+            _ => self.leaps(),
+        }
+    }
+
+    fn part(&mut self) {
+        match self.random.below(18) {
+            10..13 => self.special(),
+            13..16 => self.repeated(Self::special),
+            16 | 17 => self.repeated(|builder| {
+                builder.special();
+                builder.piece();
+            }),
             0..2 => self.piece(),
             2..5 => self.repeated(Self::piece),
             5 => self.rewritten(),

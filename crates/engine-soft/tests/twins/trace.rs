@@ -2,16 +2,21 @@
 
 use std::fmt::Write as _;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, Instruction, IntelFormatter, Mnemonic, OpKind};
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, Formatter, Instruction, IntelFormatter, Mnemonic, OpKind, Register,
+};
 
-use super::machine::Machine;
+use super::machine::{Code, Machine};
 use super::program::Program;
+use crate::oracle::case::Case;
 use crate::oracle::undefined::{self, rflags_of};
 
 /// More instructions than are looked at.
 const MOST: usize = 200_000;
 /// The status flags in RFLAGS.
 const STATUS: u64 = 0x8d5;
+/// How many instructions ahead are looked at for who reads a flag; half of that behind each branch.
+const DEPTH: usize = 128;
 
 /// What a program's end is free to be.
 #[derive(Debug, Default)]
@@ -22,35 +27,69 @@ pub(crate) struct Open {
     pub(crate) anything: bool,
 }
 
-/// What is undefined when `program` has run.
-pub(crate) fn open(machine: &mut Machine, program: &Program) -> Open {
+/// What is undefined when `program` has run. Unless it is to be `exact`, so are flags that the code behind a store into
+/// itself has not read before the store, and reads after it.
+pub(crate) fn open(machine: &mut Machine, program: &Program, exact: bool) -> Open {
     let mut open = Open::default();
-    step(machine, program, |instruction, rcx| {
-        open.anything |= rflags_of(instruction.rflags_read()) & open.flags != 0 || is_open(instruction, rcx);
-        let undefined = undefined::flags(instruction);
-        if undefined::may_keep_flags(instruction) {
-            // By how much is not looked at here: CF, AF and OF at worst.
-            open.flags |= undefined | 0x811;
-        } else {
-            let defined = instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set();
-            open.flags = open.flags & !rflags_of(defined) | undefined;
+    let (mut before, mut done): (Option<Code>, _) = (None, (!0, 0));
+    step(machine, program, |code, instruction, rcx| {
+        // What the one before has done: it has raised no exception.
+        open.flags = open.flags & done.0 | done.1;
+        if before.as_ref() != Some(code) {
+            if let Some(before) = &before
+                && !exact
+            {
+                open.flags |= dead_in(before, program, instruction.ip());
+            }
+            before = Some(code.clone());
         }
+        let reads = rflags_of(instruction.rflags_read()) & STATUS;
+        open.anything |= reads & open.flags != 0 || is_open(instruction, rcx);
+        done = after(instruction, rcx);
     });
     open
+}
+
+/// The flags that `instruction` leaves as they are, and those that it leaves undefined.
+fn after(instruction: &Instruction, rcx: u64) -> (u64, u64) {
+    let modified = rflags_of(instruction.rflags_modified());
+    if !undefined::may_keep_flags(instruction) {
+        return (!modified, undefined::flags(instruction));
+    }
+    if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
+        // With RCX = 0 nothing happens; how wide it is matters little.
+        return if instruction.is_string_instruction() && rcx as u32 != 0 { (!modified, 0) } else { (!0, 0) };
+    }
+    let mut case = Case::empty();
+    case.gpr[1] = rcx;
+    let undefined = undefined::of_single(instruction, &case).flags;
+    let last = instruction.op_count() - 1;
+    let wide = instruction.op0_register().size() == 8 || instruction.memory_size().size() == 8;
+    let count = match instruction.op_kind(last) {
+        OpKind::Immediate8 => u64::from(instruction.immediate8()),
+        _ if instruction.op_register(last) == Register::CL => rcx,
+        _ => 1,
+    };
+    if count & if wide { 63 } else { 31 } == 0 { (!0, 0) } else { (!modified, undefined) }
 }
 
 /// The flags that no instruction from `rip` on reads before another one has written them: translated code need not have
 /// them when an exception ends it there.
 pub(crate) fn dead_flags(machine: &Machine, program: &Program, rip: u64) -> u64 {
-    STATUS & !live_flags(machine, program, rip, STATUS, 40)
+    dead_in(&machine.code(), program, rip)
+}
+
+/// The same, in this code.
+fn dead_in(code: &Code, program: &Program, rip: u64) -> u64 {
+    STATUS & !live_flags(code, program, rip, STATUS, DEPTH)
 }
 
 /// Those of `wanted` that are read from `rip` on, or may be for all that is seen in `depth` instructions.
-fn live_flags(machine: &Machine, program: &Program, rip: u64, mut wanted: u64, depth: usize) -> u64 {
+fn live_flags(code: &Code, program: &Program, rip: u64, mut wanted: u64, depth: usize) -> u64 {
     let (mut live, mut rip) = (0, rip);
     for left in (0..depth).rev() {
         let bits = if program.mode.long { 64 } else { 32 };
-        let bytes = machine.code_at(rip);
+        let bytes = code.at(rip);
         let instruction = Decoder::with_ip(bits, &bytes, rip, DecoderOptions::NONE).decode();
         live |= rflags_of(instruction.rflags_read()) & wanted;
         if !undefined::may_keep_flags(&instruction) || shifts_surely(&instruction) {
@@ -69,8 +108,8 @@ fn live_flags(machine: &Machine, program: &Program, rip: u64, mut wanted: u64, d
             FlowControl::ConditionalBranch => {
                 let target = instruction.near_branch_target();
                 return live
-                    | live_flags(machine, program, target, wanted, left / 2)
-                    | live_flags(machine, program, instruction.next_ip(), wanted, left / 2);
+                    | live_flags(code, program, target, wanted, left / 2)
+                    | live_flags(code, program, instruction.next_ip(), wanted, left / 2);
             }
             _ => break,
         }
@@ -82,9 +121,7 @@ fn live_flags(machine: &Machine, program: &Program, rip: u64, mut wanted: u64, d
 fn shifts_surely(instruction: &Instruction) -> bool {
     let last = instruction.op_count().wrapping_sub(1);
     let wide = instruction.op0_register().size() == 8 || instruction.memory_size().size() == 8;
-    !instruction.has_rep_prefix()
-        && !instruction.has_repne_prefix()
-        && instruction.op_count() > 1
+    instruction.op_count() > 1
         && instruction.op_kind(last) == OpKind::Immediate8
         && instruction.immediate8() & if wide { 63 } else { 31 } != 0
 }
@@ -107,7 +144,7 @@ fn is_open(instruction: &Instruction, rcx: u64) -> bool {
 /// The last `count` instructions of `program`.
 pub(crate) fn tail(machine: &mut Machine, program: &Program, count: usize) -> String {
     let mut list = Vec::new();
-    step(machine, program, |instruction, _| list.push(*instruction));
+    step(machine, program, |_, instruction, _| list.push(*instruction));
     let mut formatter = IntelFormatter::new();
     let mut text = format!("the last of {} instructions:\n", list.len());
     for instruction in &list[list.len().saturating_sub(count)..] {
@@ -118,15 +155,16 @@ pub(crate) fn tail(machine: &mut Machine, program: &Program, count: usize) -> St
     text
 }
 
-/// Runs `program` instruction by instruction and calls `each` with it and RCX before it runs.
-fn step(machine: &mut Machine, program: &Program, mut each: impl FnMut(&Instruction, u64)) {
+/// Runs `program` instruction by instruction and calls `each` with the code, it and RCX before it runs.
+fn step(machine: &mut Machine, program: &Program, mut each: impl FnMut(&Code, &Instruction, u64)) {
     machine.start(program);
     let bits = if program.mode.long { 64 } else { 32 };
     for _ in 0..MOST {
         let (rip, rcx) = machine.position();
-        let bytes = machine.code_at(rip);
+        let code = machine.code();
+        let bytes = code.at(rip);
         let instruction = Decoder::with_ip(bits, &bytes, rip, DecoderOptions::NONE).decode();
-        each(&instruction, rcx);
+        each(&code, &instruction, rcx);
         if !machine.step() {
             return;
         }

@@ -111,6 +111,8 @@ impl CpuModel {
                     _ => [0; 4],
                 }
             }
+            // The highest sub-leaf.
+            7 if subleaf == 0 && self.has(Feature::BhiCtrl) => [2, 0, 0, 0],
             0xb => topology(subleaf, vcpus, ids, query.apic_id),
             0xd if self.has(Feature::Xsave) => self.xsave(subleaf, query),
             // The crystal runs at the rate of the counter, since the APIC timer counts its ticks (SDM vol. 3A, 11.5.4).

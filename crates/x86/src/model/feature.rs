@@ -120,6 +120,7 @@ features! {
     Stibp "stibp" 7 . 0 Edx 27, "STIBP in IA32_SPEC_CTRL.";
     ArchCapabilities "arch_capabilities" 7 . 0 Edx 29, "IA32_ARCH_CAPABILITIES.";
     Ssbd "ssbd" 7 . 0 Edx 31, "SSBD in IA32_SPEC_CTRL.";
+    BhiCtrl "bhi_ctrl" 7 . 2 Edx 4, "BHI_DIS_S in IA32_SPEC_CTRL.";
     Xsaveopt "xsaveopt" 0xd . 1 Eax 0, "XSAVEOPT.";
     Xsavec "xsavec" 0xd . 1 Eax 1, "XSAVEC and the compacted format.";
     Xgetbv1 "xgetbv1" 0xd . 1 Eax 2, "XGETBV with ECX = 1.";
@@ -173,6 +174,7 @@ const REQUIRES: &[(Feature, Feature)] = {
         (Pcid, Lm),
         (Fsrm, Erms),
         (Stibp, SpecCtrl),
+        (BhiCtrl, SpecCtrl),
     ]
 };
 

@@ -67,6 +67,7 @@ const V1: FeatureSet = FeatureSet::of(&[
     Stibp,
     ArchCapabilities,
     Ssbd,
+    BhiCtrl,
     Syscall,
     Nx,
     Rdtscp,
@@ -216,6 +217,7 @@ impl CpuModel {
         (if self.has(SpecCtrl) { spec_ctrl::IBRS } else { 0 })
             | (if self.has(Stibp) { spec_ctrl::STIBP } else { 0 })
             | (if self.has(Ssbd) { spec_ctrl::SSBD } else { 0 })
+            | (if self.has(BhiCtrl) { spec_ctrl::BHI_DIS_S } else { 0 })
     }
 
     /// The components that XCR0 may enable (SDM vol. 1, 13.3); zero without XSAVE.

@@ -65,7 +65,7 @@ fn without_takes_what_builds_on_it() {
 
 /// Of the leaves with features, the bits that are not feature flags of ours: (leaf, sub-leaf, register, mask).
 const NOT_FLAGS: &[(u32, u32, usize, u32)] =
-    &[(1, 0, 0, u32::MAX), (1, 0, 1, u32::MAX), (1, 0, 2, 1 << 27), (0xd, 1, 1, u32::MAX)];
+    &[(1, 0, 0, u32::MAX), (1, 0, 1, u32::MAX), (1, 0, 2, 1 << 27), (7, 0, 0, u32::MAX), (0xd, 1, 1, u32::MAX)];
 
 #[test]
 fn cpuid_shows_the_features_and_nothing_else() {
@@ -203,7 +203,7 @@ fn masks_follow_the_features() {
     assert_eq!((v2.xcr0_mask(), v3.xcr0_mask()), (0, xcr0::X87 | xcr0::SSE | xcr0::AVX));
     assert_eq!(v3.cr4_mask() & !v2.cr4_mask(), cr4::OSXSAVE | cr4::SMEP | cr4::SMAP | cr4::UMIP | cr4::FSGSBASE);
     assert_eq!(v3.efer_mask(), efer::SCE | efer::LME | efer::NXE);
-    assert_eq!(v3.spec_ctrl_mask(), 7);
+    assert_eq!(v3.spec_ctrl_mask(), 7 | spec_ctrl::BHI_DIS_S);
     assert_eq!(v3.clone().without(SpecCtrl).spec_ctrl_mask(), spec_ctrl::SSBD);
     assert_eq!(v3.clone().without(ArchCapabilities).arch_capabilities(), 0);
     assert_eq!(v3.clone().without(SpecCtrl).arch_capabilities() & arch_capabilities::IBRS_ALL, 0);

@@ -14,7 +14,7 @@ impl<'a> Emitter<'a> {
         self.asm.mov_imm(r::R11, op as u64);
         let resume = self.asm.label();
         self.asm.gs_store_label(l::SITE, resume);
-        let stub = if touches_flags { self.stubs.call_flags } else { self.stubs.call };
+        let stub = self.call_stub(touches_flags);
         self.asm.jmp_out(stub);
         self.asm.bind(resume);
         self.in_host = false;

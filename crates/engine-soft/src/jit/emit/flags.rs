@@ -1,5 +1,7 @@
 //! Where the guest's status flags are.
 
+use iced_x86::RflagsBits;
+
 use super::Emitter;
 use crate::jit::asm::r;
 use crate::jit::layout as l;
@@ -42,7 +44,15 @@ impl<'a> Emitter<'a> {
     /// it leaves alone must be beside those that it changes.
     pub(super) fn prepare_flags(&mut self, ins: &Ins, scratch: u8) {
         let merges = ins.writes != 0 && ins.live_after & !ins.kills != 0;
-        if ins.reads != 0 || merges {
+        let kept = if merges { ins.live_after & !ins.kills } else { 0 };
+        let needed = ins.reads | kept;
+        if needed & !RflagsBits::CF == 0 && needed != 0 && !self.in_host {
+            // bt word gs:[flags], 8: CF alone. The others are garbage, but then all of them are overwritten or dead. A
+            // wider load would wait for the store of the flags.
+            self.asm.bytes(&[0x65, 0x66, 0x0f, 0xba, 0x24, 0x25]);
+            self.asm.imm32(l::FLAGS as u32);
+            self.asm.byte(8);
+        } else if needed != 0 {
             self.take_flags(scratch);
         }
     }

@@ -10,7 +10,14 @@ use crate::jit::scan::{Ins, STATUS};
 use crate::jit::stubs;
 
 impl<'a> Emitter<'a> {
+    /// Whether the instruction at `rip` surely lies in this block's page, which is one.
     pub(super) fn same_page(&self, rip: u64) -> bool {
+        // The longest has 15 bytes.
+        self.flags_known(rip) && (rip & 0xfff) <= 4096 - 15
+    }
+
+    /// Whether the flags that are needed at `rip` have been looked for there.
+    fn flags_known(&self, rip: u64) -> bool {
         rip >> 12 == self.rip >> 12 && self.is_in_one_page()
     }
 
@@ -21,7 +28,7 @@ impl<'a> Emitter<'a> {
 
     /// Goes to `rip`; `live` flags are needed there.
     pub(super) fn go(&mut self, rip: u64, live: u32, ins: Option<&Ins>) {
-        let live = if self.same_page(rip) { live } else { STATUS };
+        let live = if self.flags_known(rip) { live } else { STATUS };
         self.give_up_flags(live);
         let back = ins.is_some() && rip <= self.rip.wrapping_add(self.scan.used as u64);
         let way = self.way(rip, live);
@@ -89,7 +96,7 @@ impl<'a> Emitter<'a> {
         let condition = ins.instr.condition_code() as u8;
         let condition = condition_bits(condition);
         // What is needed at the target is not known apart from what is needed behind: both then.
-        let live = if same { ins.live_after } else { STATUS };
+        let live = if self.flags_known(target) { ins.live_after } else { STATUS };
         if same && !back && (live == 0 || self.in_memory) {
             let way = self.way(target, live);
             self.asm.bytes(&[0x0f, 0x80 | condition]);
@@ -190,7 +197,7 @@ impl<'a> Emitter<'a> {
         for way in &self.ways {
             self.asm.bind(way.stub);
             self.asm.gs_store_imm32(l::SITE, way.exit);
-            if way.rip >> 12 == self.rip >> 12 && self.is_in_one_page() {
+            if self.same_page(way.rip) || way.variant {
                 self.asm.jmp_out(self.stubs.link);
             } else {
                 self.asm.mov_imm(r::R11, way.rip);

@@ -12,7 +12,11 @@ use crate::jit::scan::Ins;
 impl<'a> Emitter<'a> {
     /// The linear address of the memory operand of `instr` in `to`; clobbers `other`, leaves the flags.
     pub(super) fn linear_address(&mut self, instr: &Instruction, to: u8, other: u8) {
-        let displacement = instr.memory_displacement64();
+        self.range_address(instr, to, other, instr.memory_displacement64());
+    }
+
+    /// The same with another `displacement`.
+    pub(super) fn range_address(&mut self, instr: &Instruction, to: u8, other: u8, displacement: u64) {
         let short = !self.long
             || instr.memory_base().size() == 4
             || instr.memory_index().size() == 4
@@ -111,13 +115,7 @@ impl<'a> Emitter<'a> {
         let tag = if write { write_tag } else { read_tag };
         let retry = self.asm.here();
         let cold = self.asm.label();
-        if self.bmi2 {
-            self.asm.rorx(other, at, 7);
-        } else {
-            self.asm.mov(other, at);
-            self.asm.shift(5, other, 7);
-        }
-        self.asm.and32_imm(other, (crate::mmu::SLOTS as u32 - 1) << 5);
+        self.tlb_index(other, at);
         self.asm.gs_indexed(0x2b, at, other, tag);
         self.asm.alu_imm(7, at, 4096 - size as i32);
         self.asm.jcc(cc::A, cold);
@@ -128,9 +126,21 @@ impl<'a> Emitter<'a> {
         self.asm.gs_indexed(0x03, at, other, tag);
         self.asm.gs_store_label(l::SITE, retry);
         let which = SCRATCH.iter().position(|s| *s == at).unwrap_or(0);
-        self.asm.jmp_out(self.stubs.slow[which][usize::from(write)]);
+        let slow = if self.units == 0 { &self.stubs.slow_last } else { &self.stubs.slow };
+        self.asm.jmp_out(slow[which][usize::from(write)]);
         self.asm.stream(Stream::Hot);
         self.in_host = false;
+    }
+
+    /// The place of the TLB's entry for the linear address in `at`, as a distance, in `to`.
+    pub(super) fn tlb_index(&mut self, to: u8, at: u8) {
+        if self.bmi2 {
+            self.asm.rorx(to, at, 7);
+        } else {
+            self.asm.mov(to, at);
+            self.asm.shift(5, to, 7);
+        }
+        self.asm.and32_imm(to, (crate::mmu::SLOTS as u32 - 1) << 5);
     }
 
     /// The same, by the access's own cell.
@@ -154,6 +164,12 @@ impl<'a> Emitter<'a> {
         self.in_host = false;
     }
 
+    /// Whether LOCK means nothing here: with one CPU nobody else modifies a word at the same time. What locks its own
+    /// stack uses that as a barrier, which devices may be on the other side of.
+    fn may_unlock(&self, ins: &Ins) -> bool {
+        self.alone && ins.instr.has_lock_prefix() && ins.instr.memory_base().full_register() != Register::RSP
+    }
+
     /// Whether the memory operand is on the stack within the window, and how far from RSP.
     pub(super) fn on_window(&self, ins: &Ins) -> Option<i32> {
         self.window?;
@@ -164,24 +180,46 @@ impl<'a> Emitter<'a> {
         let Some(encoding) = Encoding::parse(self.own_bytes(ins), &ins.instr, &ins.offsets, self.long) else {
             return false;
         };
+        let encoding = if self.may_unlock(ins) { encoding.without_lock() } else { encoding };
         let mask = resident_mask(&ins.instr);
         if let Some(displacement) = self.on_window(ins)
             && mask >> r::R15 & 1 == 0
         {
             self.prepare_flags(ins, r::R10);
-            self.load_registers(mask);
+            self.load_registers(Self::needed(&ins.instr, mask));
+            self.may_fault(ins);
             if !encoding.emit(self.asm, &ins.instr, HostMemory::Stack(displacement)) {
                 return false;
             }
             self.flags_written(ins);
             self.store_registers(&ins.instr);
+            self.note_pointers(ins);
+            return true;
+        }
+        let number = self.starts.len() - 1;
+        if self.beside(ins, write).is_some() || self.start_group(ins, number, write) {
+            let Some(distance) = self.beside(ins, write) else { return false };
+            self.prepare_flags(ins, r::R10);
+            self.load_registers(Self::needed(&ins.instr, mask));
+            self.may_fault(ins);
+            if !encoding.emit(self.asm, &ins.instr, HostMemory::Beside(distance)) {
+                return false;
+            }
+            self.flags_written(ins);
+            self.store_registers(&ins.instr);
+            self.note_pointers(ins);
+            self.restore_window(mask);
             return true;
         }
         // Of the scratch registers two are needed that no operand uses; R15 last, since it may be the window's.
-        let mut free = [r::R11, r::R10, r::R15].into_iter().filter(|reg| mask >> reg & 1 == 0);
+        let order = if self.group.is_some() { [r::R10, r::R15, r::R11] } else { [r::R11, r::R10, r::R15] };
+        let mut free = order.into_iter().filter(|reg| mask >> reg & 1 == 0);
         let (Some(at), other) = (free.next(), free.next()) else { return false };
         // The second one is needed before operands are loaded only.
         let other = other.unwrap_or(if at == r::R11 { r::R10 } else { r::R11 });
+        if at == r::R11 || other == r::R11 {
+            self.group = None;
+        }
         let size = ins.instr.memory_size().size();
         self.linear_address(&ins.instr, at, other);
         let live = ins.live_before();
@@ -191,7 +229,8 @@ impl<'a> Emitter<'a> {
         self.in_host = false;
         self.check(at, other, size, write);
         self.prepare_flags(ins, other);
-        self.load_registers(mask);
+        self.load_registers(Self::needed(&ins.instr, mask));
+        self.may_fault(ins);
         if !encoding.emit(self.asm, &ins.instr, HostMemory::At(at)) {
             // Nothing has been done yet that counts.
             self.in_host = false;
@@ -200,6 +239,7 @@ impl<'a> Emitter<'a> {
         }
         self.flags_written(ins);
         self.store_registers(&ins.instr);
+        self.note_pointers(ins);
         self.restore_window(mask | 1 << at | 1 << other);
         true
     }

@@ -6,14 +6,17 @@
 
 mod call_out;
 mod flags;
+mod group;
 mod jumps;
 mod memory;
 mod registers;
 mod stack;
 mod system;
+mod vector;
 
 use iced_x86::{Instruction, OpKind, Register};
 
+use self::group::Group;
 pub(super) use self::stack::stack_operand;
 
 use super::asm::{Asm, Label, r};
@@ -65,6 +68,18 @@ pub(super) struct Emitter<'a> {
     pub(super) lower: &'a mut dyn FnMut(&Instruction, bool) -> *const Op,
     /// Gives the number of a cell, if the access of the instruction at an address is to have one.
     pub(super) cell: &'a mut dyn FnMut(u64) -> Option<u32>,
+    /// There is one CPU.
+    pub(super) alone: bool,
+    /// Each access is checked by itself.
+    pub(super) plain: bool,
+    /// The units that instructions of the block use in place.
+    units: u8,
+    /// The upper half of the x87 instruction pointer, as far as it is known.
+    fip_high: Option<u32>,
+    /// For each instruction, bits of [`Point::live`](super::cache::Point::live).
+    pub(super) faults: Vec<u8>,
+    /// What R11 holds.
+    group: Option<Group>,
     /// The address of the instruction that is being written.
     pub(super) current: u64,
     pub(super) ways: Vec<Way>,
@@ -118,6 +133,8 @@ impl<'a> Emitter<'a> {
         block: u32,
         first_exit: u32,
         window: Option<(i32, i32, bool)>,
+        plain: bool,
+        alone: bool,
         lower: &'a mut dyn FnMut(&Instruction, bool) -> *const Op,
         cell: &'a mut dyn FnMut(u64) -> Option<u32>,
     ) -> Self {
@@ -136,6 +153,12 @@ impl<'a> Emitter<'a> {
             window,
             lower,
             cell,
+            plain,
+            alone,
+            units: scan.list.iter().fold(0, |all, ins| all | ins.units),
+            fip_high: None,
+            faults: Vec::new(),
+            group: None,
             current: rip,
             ways: Vec::new(),
             starts: Vec::new(),
@@ -149,6 +172,7 @@ impl<'a> Emitter<'a> {
         if let Some((low, high, write)) = self.window {
             self.check_window(low, high, write);
         }
+        self.bring_units();
         if self.count {
             self.add(l::BLOCKS_RUN, 1);
         }
@@ -163,8 +187,10 @@ impl<'a> Emitter<'a> {
             }
             let start = self.asm.here();
             self.starts.push(start);
+            self.faults.push(if ins.units != 0 { super::cache::Point::UNIT } else { 0 });
             self.current = ins.instr.ip();
             self.instruction(ins);
+            self.after_instruction(ins);
         }
         let end = self.asm.here();
         self.starts.push(end);
@@ -189,6 +215,7 @@ impl<'a> Emitter<'a> {
             Kind::Verbatim => self.verbatim(ins),
             Kind::Memory { write } => {
                 if !self.memory(ins, write) {
+                    self.group = None;
                     self.call_out(ins);
                 }
             }
@@ -206,6 +233,9 @@ impl<'a> Emitter<'a> {
             Kind::System => self.system(ins),
             Kind::Switch => self.switch(ins),
             Kind::CallOut => self.call_out(ins),
+        }
+        if ins.kind == Kind::CallOut {
+            self.fip_high = None;
         }
     }
 }

@@ -13,6 +13,19 @@ impl<'a> Emitter<'a> {
         self.bytes.get(at..at + ins.len()).unwrap_or_default()
     }
 
+    /// The registers among `mask` that `instr` reads, or writes a part of.
+    pub(super) fn needed(instr: &Instruction, mask: u16) -> u16 {
+        use Mnemonic as M;
+        let only_written = matches!(instr.mnemonic(), M::Mov | M::Movzx | M::Movsx | M::Movsxd)
+            && instr.op0_kind() == OpKind::Register
+            && instr.op0_register().size() >= 4;
+        if !only_written {
+            return mask;
+        }
+        let read = if instr.op1_kind() == OpKind::Register { in_memory_bit(instr.op1_register()) } else { 0 };
+        mask & (!in_memory_bit(instr.op0_register()) | read)
+    }
+
     /// Brings register operands that live in memory into their places in the host.
     pub(super) fn load_registers(&mut self, mask: u16) {
         for reg in [r::R10, r::R11, r::R15] {
@@ -54,11 +67,13 @@ impl<'a> Emitter<'a> {
             self.give_up_flags(STATUS);
         }
         self.prepare_flags(ins, r::R10);
-        self.load_registers(mask);
+        self.load_registers(Self::needed(&ins.instr, mask));
         let bytes = self.own_bytes(ins);
+        self.may_fault(ins);
         self.asm.bytes(bytes);
         self.flags_written(ins);
         self.store_registers(&ins.instr);
+        self.note_pointers(ins);
         self.restore_window(mask);
     }
 

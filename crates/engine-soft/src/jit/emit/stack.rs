@@ -48,6 +48,10 @@ impl<'a> Emitter<'a> {
     pub(super) fn stack_move(&mut self, opcode: u8, reg: u8, at: HostMemory) {
         let wide = if self.long { 8 } else { 0 };
         match at {
+            HostMemory::Beside(disp) => {
+                self.asm.bytes(&[0x41 | wide | (reg >> 3) << 2, opcode]);
+                self.asm.address(reg, Some(r::R11), None, disp);
+            }
             HostMemory::At(base) => {
                 self.asm.bytes(&[0x40 | wide | (reg >> 3) << 2 | base >> 3, opcode]);
                 self.asm.address(reg, Some(base), None, 0);

@@ -9,6 +9,7 @@ use x86::bits::{cr4, rflags};
 
 use super::{Emitter, in_memory_bit, number};
 use crate::jit::asm::{Label, Stream, cc, r};
+use crate::jit::encoding::{Encoding, HostMemory};
 use crate::jit::layout as l;
 use crate::jit::scan::{Ins, STATUS};
 use crate::jit::translate::mode;
@@ -47,6 +48,7 @@ impl<'a> Emitter<'a> {
                 self.give_up_flags(ins.live_before());
                 self.in_word(OR, l::SYSTEM_FLAGS, rflags::AC as u32);
             }
+            Mnemonic::Cmpxchg16b => self.compare_16(ins),
             _ => self.read_control(ins),
         }
     }
@@ -101,15 +103,41 @@ impl<'a> Emitter<'a> {
         self.asm.jcc(cc::NE, waiting);
     }
 
-    /// At `label`, out of line: the interpreter's handler, and back to `done`.
+    /// At `label`, out of line: the interpreter's handler, and back to `done`. The flags are in memory or dead.
     fn called_out_at(&mut self, label: Label, done: Label, ins: &Ins) {
         let before = (self.in_host, self.in_memory);
         self.asm.stream(Stream::Cold);
         self.asm.bind(label);
+        (self.in_host, self.in_memory) = (false, true);
         self.call_out(ins);
         self.asm.jmp(done);
         self.asm.stream(Stream::Hot);
         (self.in_host, self.in_memory) = before;
+    }
+
+    /// CMPXCHG16B. What is not aligned raises #GP, which would come as a signal.
+    fn compare_16(&mut self, ins: &Ins) {
+        let Some(encoding) = Encoding::parse(self.own_bytes(ins), &ins.instr, &ins.offsets, self.long) else {
+            return self.call_out(ins);
+        };
+        self.give_up_flags(STATUS);
+        self.linear_address(&ins.instr, r::R11, r::R10);
+        let unaligned = self.asm.label();
+        // test r11b, 15
+        self.asm.bytes(&[0x41, 0xf6, 0xc3, 0x0f]);
+        self.asm.jcc(cc::NE, unaligned);
+        self.check(r::R11, r::R10, 16, true);
+        self.prepare_flags(ins, r::R10);
+        if !encoding.emit(self.asm, &ins.instr, HostMemory::At(r::R11)) {
+            // Nothing has been done yet that counts.
+            self.asm.bind(unaligned);
+            self.in_host = false;
+            return self.call_out(ins);
+        }
+        self.flags_written(ins);
+        self.give_up_flags(STATUS);
+        let done = self.asm.here();
+        self.called_out_at(unaligned, done, ins);
     }
 
     /// PUSHFQ.

@@ -1,0 +1,134 @@
+//! The system's instructions that translated code does in place, against the interpreter.
+
+use engine::Stop;
+use memory::{Gpa, GuestMemory, Kind, Region};
+use x86::bits::{cr0, cr4, efer, pte};
+use x86::{CpuModel, CpuState, Segment};
+
+use crate::SoftOptions;
+use crate::bench::Bench;
+use crate::cpu::reg;
+use crate::pending::Pending;
+
+const CODE: u64 = 0x8000;
+const DATA: u64 = 0x9000;
+/// A page that belongs to user mode.
+const USER: u64 = 0xa000;
+
+/// A CPU in ring 0 of 64-bit mode with SMAP, at `code`; RDI at [`DATA`], RSI at [`USER`].
+fn bench(code: &[u8], options: SoftOptions) -> (Bench, GuestMemory) {
+    let memory = GuestMemory::new(&[Region { start: Gpa(0), len: 0x1_0000, kind: Kind::Ram }]).unwrap();
+    let put = |at: u64, entry: u64| memory.write(Gpa(at), &(entry | pte::P | pte::RW).to_le_bytes()).unwrap();
+    put(0x1000, 0x2000 | pte::US);
+    put(0x2000, 0x3000 | pte::US);
+    put(0x3000, 0x4000 | pte::US);
+    for (page, rights) in [(CODE, 0), (DATA, 0), (USER, pte::US)] {
+        put(0x4000 + page / 0x1000 * 8, page | rights);
+    }
+    memory.write(Gpa(CODE), code).unwrap();
+    let model = CpuModel::named("x86-64-v3").unwrap();
+    let mut bench = Bench::new(&memory, &model, options).unwrap();
+    let mut state = CpuState::power_on(0, model.signature());
+    let attr = Segment::PRESENT | Segment::S | Segment::WRITABLE_OR_READABLE | Segment::GRANULARITY;
+    state.seg = [Segment { base: 0, limit: u32::MAX, selector: 0x10, attr: attr | Segment::DB }; 6];
+    state.seg[1] = Segment { selector: 8, attr: attr | Segment::CODE | Segment::LONG, ..state.seg[0] };
+    state.seg[5].base = 0x1234_5000;
+    state.msrs.kernel_gs_base = 0x5432_1000;
+    state.cr0 = cr0::PE | cr0::PG | cr0::WP | cr0::NE;
+    state.cr3 = 0x1000;
+    state.cr4 = cr4::PAE | cr4::OSFXSR | cr4::SMAP;
+    state.msrs.efer = efer::LME | efer::LMA | efer::SCE;
+    state.rip = CODE;
+    state.gpr[reg::RDI] = DATA;
+    state.gpr[reg::RSI] = USER;
+    state.gpr[reg::RSP] = DATA + 0x800;
+    state.idt.limit = 0;
+    bench.set_state(&state).unwrap();
+    (bench, memory)
+}
+
+/// What came of running `code` until it halts or shuts down.
+fn run(code: &[u8], options: SoftOptions, posted: u32) -> (Option<Stop>, CpuState, Vec<u8>) {
+    let (mut bench, memory) = bench(code, options);
+    if posted != 0 {
+        bench.cpu().slot.post(posted);
+    }
+    let stop = bench.run_blocks(10_000);
+    let mut bytes = vec![0; 0x2000];
+    memory.read(Gpa(DATA), &mut bytes).unwrap();
+    (stop, bench.state().unwrap(), bytes)
+}
+
+/// Runs `code` in both and compares.
+fn both(code: &[u8], posted: u32) -> (Option<Stop>, CpuState, Vec<u8>) {
+    let translated = run(code, SoftOptions::default(), posted);
+    let interpreted = run(code, SoftOptions::interpreter(), posted);
+    assert_eq!(translated.1.gpr, interpreted.1.gpr);
+    assert_eq!(translated.1.rip, interpreted.1.rip);
+    assert_eq!(translated.1.rflags, interpreted.1.rflags);
+    assert_eq!(translated.1.cr2, interpreted.1.cr2);
+    assert_eq!(translated.1.seg, interpreted.1.seg);
+    assert_eq!(translated.1.msrs.kernel_gs_base, interpreted.1.msrs.kernel_gs_base);
+    assert_eq!(translated.2, interpreted.2);
+    assert_eq!(format!("{:?}", translated.0), format!("{:?}", interpreted.0));
+    translated
+}
+
+#[rustfmt::skip]
+const ALL: &[u8] = &[
+    0xb9, 3, 0, 0, 0,                               // mov ecx, 3
+    0x9c, 0x58, 0x48, 0x01, 0x07,                   // pushfq; pop rax; add [rdi], rax
+    0x0f, 0x01, 0xcb, 0x48, 0x89, 0x0e,             // stac; mov [rsi], rcx
+    0x48, 0x8b, 0x56, 0x08, 0x0f, 0x01, 0xca,       // mov rdx, [rsi+8]; clac
+    0xfa, 0x9c, 0x5d, 0x48, 0x01, 0x6f, 0x08,       // cli; pushfq; pop rbp; add [rdi+8], rbp
+    0xfb, 0x90, 0x9c, 0x5d, 0x48, 0x01, 0x6f, 0x10, // sti; nop; pushfq; pop rbp; add [rdi+16], rbp
+    0x83, 0xf9, 0x02, 0x9c, 0xfa, 0x31, 0xc0, 0x9d, // cmp ecx, 2; pushfq; cli; xor eax, eax; popfq
+    0x0f, 0x94, 0xc0, 0x48, 0x01, 0x47, 0x18,       // sete al; add [rdi+24], rax
+    0x0f, 0x01, 0xf8, 0x0f, 0x20, 0xc5,             // swapgs; mov rbp, cr0
+    0x41, 0x0f, 0x20, 0xda, 0x4c, 0x01, 0x57, 0x20, // mov r10, cr3; add [rdi+32], r10
+    0x6a, 0x44, 0x9d, 0x9c, 0x41, 0x5b,             // push 44h; popfq; pushfq; pop r11
+    0xf0, 0x48, 0x0f, 0xc7, 0x8f, 0, 1, 0, 0,       // lock cmpxchg16b [rdi+100h]
+    0x9c, 0x41, 0x5f, 0xfc,                         // pushfq; pop r15; cld
+    0xff, 0xc9, 0x0f, 0x85, 0xa7, 0xff, 0xff, 0xff, // dec ecx; jnz to the first pushfq
+    0xf4,                                           // hlt
+];
+
+#[test]
+fn what_is_done_in_place_is_what_the_interpreter_does() {
+    let back = i32::from_le_bytes([0xa7, 0xff, 0xff, 0xff]);
+    assert_eq!(ALL.len() as i32 - 1 + back, 5, "the loop's start");
+    let (stop, state, bytes) = both(ALL, 0);
+    assert!(stop.is_none());
+    assert_eq!((state.gpr[reg::RCX], state.rip), (0, CODE + ALL.len() as u64));
+    // An odd number of times.
+    assert_eq!((state.seg[5].base, state.msrs.kernel_gs_base), (0x5432_1000, 0x1234_5000));
+    assert_eq!(bytes[24], 1, "the comparison was equal once");
+    assert_eq!(bytes[0x1000], 1, "the last count in the user's page");
+}
+
+#[test]
+fn an_interrupt_that_waits_changes_nothing_else() {
+    // Posted, but the APIC has none when it is asked.
+    let (stop, state, _) = both(ALL, Pending::LAPIC);
+    assert!(stop.is_none());
+    assert_eq!(state.gpr[reg::RCX], 0);
+}
+
+#[test]
+fn the_users_page_is_closed_again_behind_clac() {
+    // mov ecx, 20; stac; mov [rsi], rcx; clac; dec ecx; jnz to stac; mov [rsi], rcx
+    let code = [
+        0xb9, 20, 0, 0, 0, 0x0f, 0x01, 0xcb, 0x48, 0x89, 0x0e, 0x0f, 0x01, 0xca, 0xff, 0xc9, 0x75, 0xf3, 0x48, 0x89,
+        0x0e, 0xf4,
+    ];
+    let (stop, state, bytes) = both(&code, 0);
+    assert!(matches!(stop, Some(Stop::TripleFault)));
+    assert_eq!((state.cr2, state.gpr[reg::RCX]), (USER, 0));
+    assert_eq!(bytes[0x1000], 1);
+    // With the stack in the user's page: mov rsp, rsi; add rsp, 80h; stac; push rcx; pop rax; clac; push rcx
+    let code =
+        [0x48, 0x89, 0xf4, 0x48, 0x81, 0xc4, 0x80, 0, 0, 0, 0x0f, 0x01, 0xcb, 0x51, 0x58, 0x0f, 0x01, 0xca, 0x51, 0xf4];
+    let (stop, state, _) = both(&code, 0);
+    assert!(matches!(stop, Some(Stop::TripleFault)));
+    assert_eq!((state.cr2, state.rip), (USER + 0x78, CODE + 18));
+}
