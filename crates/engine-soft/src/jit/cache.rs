@@ -9,6 +9,9 @@ use crate::block::AddressHash;
 use crate::exec_memory::ExecMemory;
 use crate::op::Op;
 
+/// A page whose code has been dropped so many times is rewritten often.
+const OFTEN: u32 = 8;
+
 /// Makes room for `more`, without as much of it to spare as there is already.
 pub(super) fn reserve<T>(list: &mut Vec<T>, more: usize) {
     if list.capacity() - list.len() < more {
@@ -34,6 +37,8 @@ pub(super) struct Block {
     pub(super) code: (u32, u32),
     /// Its only instruction goes on in another page: where is in [`Jit::seconds`].
     pub(super) crosses: bool,
+    /// It compares its own source before it runs, which nobody watches.
+    pub(super) checks: bool,
     /// The start of its entries in [`Jit::points`], one more than instructions, of which there are `count`.
     pub(super) points: u32,
     pub(super) count: u16,
@@ -101,6 +106,8 @@ pub(crate) struct Jit {
     pub(super) ops: Vec<Box<Op>>,
     /// How often everything has been forgotten.
     pub(super) flushes: u64,
+    /// How often code was dropped because a page was written.
+    rewritten: HashMap<usize, u32, AddressHash>,
     /// The number of cells in use.
     pub(super) cells: u32,
     /// The RIPs of instructions whose access goes from page to page.
@@ -109,6 +116,8 @@ pub(crate) struct Jit {
     pub(super) bmi2: bool,
     /// What instructions that could not be done in place were decoded to, by their code's place.
     pub(super) singles: HashMap<u32, Box<Op>, AddressHash>,
+    /// The plain forms that accesses that could not be looked up together have gone on in, by the place of the look-up.
+    pub(super) plain_at: HashMap<u32, u32, AddressHash>,
 }
 
 impl Jit {
@@ -137,10 +146,12 @@ impl Jit {
             by_page: HashMap::default(),
             ops: Vec::new(),
             flushes: 0,
+            rewritten: HashMap::default(),
             cells: 0,
             demoted: HashSet::default(),
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
             singles: HashMap::default(),
+            plain_at: HashMap::default(),
         })
     }
 
@@ -159,8 +170,10 @@ impl Jit {
         self.by_page.clear();
         self.ops.clear();
         self.cells = 0;
+        self.rewritten.clear();
         self.demoted.clear();
         self.singles.clear();
+        self.plain_at.clear();
         self.next = self.first;
         self.memory.discard(self.first as usize);
         self.flushes += 1;
@@ -175,6 +188,19 @@ impl Jit {
     pub(super) fn is_first_exit(&self, exit: u32) -> bool {
         let from = self.exits[exit as usize].from;
         exit.checked_sub(1).is_none_or(|before| self.exits[before as usize].from != from)
+    }
+
+    /// Notes that code of `page` was dropped because it was written to; whether that has now been often enough to let
+    /// its code look after itself.
+    pub(super) fn note_rewritten(&mut self, page: usize) -> bool {
+        let times = self.rewritten.entry(page).or_default();
+        *times += 1;
+        *times == OFTEN
+    }
+
+    /// Whether the code of `page` is rewritten often.
+    pub(super) fn is_rewritten(&self, page: usize) -> bool {
+        self.rewritten.get(&page).is_some_and(|times| *times >= OFTEN)
     }
 
     /// The address of a block's code.

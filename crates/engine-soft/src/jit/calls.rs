@@ -17,7 +17,7 @@ use x86::bits::{rflags, vector};
 
 use crate::cpu::{Cpu, Exec, leave};
 use crate::features;
-use crate::mmu::Access;
+use crate::mmu::{Access, is_canonical};
 use crate::op::{Op, has};
 
 type Resume = *const u8;
@@ -156,6 +156,11 @@ impl Cpu {
             let entry = cpu.mmu.entry(table, lin);
             if access == Access::Write { entry.write } else { entry.read }
         };
+        if access == Access::Read
+            && let Some(behind) = self.read_across(lin)
+        {
+            return behind;
+        }
         // What the TLB knows and does not serve is an access across pages. The exceptions of the vector and x87 units, as
         // for operands that are not aligned, come before that a page is not there or becomes dirty.
         if tag(self) != page && !self.of_unit() {
@@ -179,6 +184,29 @@ impl Cpu {
         let Some(block) = jit.block_at(site) else { return false };
         let (_, index, _) = jit.instruction_at(block, site);
         jit.point_of(block, index) & Point::UNIT != 0
+    }
+
+    /// If the read at the noted place is one across two pages: puts the operand together, for the code behind the check to
+    /// take it from there.
+    fn read_across(&mut self, lin: u64) -> Option<Resume> {
+        let (size, which) = ((self.jit.access & 0xff) as usize, (self.jit.access >> 8) as usize);
+        let end = lin.checked_add(size as u64)?;
+        let sound = if self.is64() { is_canonical(lin) && is_canonical(end - 1) } else { end <= 1 << 32 };
+        if !sound || size > 32 || (lin & (PAGE - 1)) + size as u64 <= PAGE {
+            return None;
+        }
+        let saved = (self.cr2, self.fault);
+        let mut bytes = [0; 32];
+        if self.read_bytes(lin, &mut bytes[..size]).is_err() || self.leave != 0 {
+            (self.cr2, self.fault) = saved;
+            return None;
+        }
+        // Aligned as it was.
+        let at = (lin & 31) as usize;
+        self.jit.across.0[at..at + size].copy_from_slice(&bytes[..size]);
+        *self.jit.scratch.get_mut(which)? = &raw const self.jit.across.0[at] as u64;
+        let behind = self.jit.behind as usize;
+        Some(self.translator().memory.address(behind))
     }
 
     /// Delivers the exception that the access at the noted place has raised.
@@ -249,7 +277,7 @@ impl Cpu {
         let jit = self.translator();
         let block = &jit.blocks[block as usize];
         let len = u64::from(jit.points[block.points as usize + index].len);
-        if block.dead || block.crosses {
+        if block.dead || block.crosses || block.checks {
             // What is there now is what counts, and it is not what comes next in this block.
             self.run_one()?;
             return Ok(self.rip.wrapping_add(1));
@@ -324,17 +352,30 @@ impl Cpu {
                 return self.fill_cell(page, host);
             }
         }
+        // Ranges across pages are not rare where much data is gone through: on without leaving.
         let site = self.jit.site;
-        let Some(block) = self.translator().block_at(site) else { return ptr::null() };
-        self.rip = self.translator().instruction_at(block, site).0;
-        // Accesses across pages are not rare where much data is gone through: on without leaving.
-        if !self.jit.hold
-            && self.leave == 0
+        let onward = !self.jit.hold && self.leave == 0;
+        let jit = self.translator();
+        if onward
+            && let Some(form) = jit.plain_at.get(&site).copied()
+            && !jit.blocks[form as usize].dead
+        {
+            return jit.entry(form);
+        }
+        let Some(block) = jit.block_at(site) else { return ptr::null() };
+        let (crosses, flushes) = (jit.blocks[block as usize].crosses, jit.flushes);
+        self.rip = jit.instruction_at(block, site).0;
+        if onward
             && let Some(mode) = self.translation_mode()
             && let Ok(Some(form)) = self.find_block_number(mode | mode::PLAIN)
             && self.leave == 0
         {
-            return self.translator().entry(form);
+            let jit = self.translator();
+            // All that makes a block right for where it is runs the same for the two, but for a second page.
+            if !crosses && !jit.blocks[form as usize].crosses && jit.flushes == flushes {
+                jit.plain_at.insert(site, form);
+            }
+            return jit.entry(form);
         }
         self.jit.wants_plain = true;
         ptr::null()

@@ -22,6 +22,12 @@ pub(crate) struct Context {
     pub(crate) flags: u64,
     /// Which piece of code has left: an offset in the code memory, or the number of an exit.
     pub(crate) site: u32,
+    /// Where the code goes on behind the check of that access, and its size with, in the upper bits, which of `scratch`
+    /// the operand's address is then expected in.
+    pub(crate) behind: u32,
+    pub(crate) access: u32,
+    /// What an access across two pages reads.
+    pub(crate) across: Across,
     /// The cell that an access has missed, as an offset from the lane.
     pub(crate) cell: u32,
     /// Where the number of the next filled cell goes, as an offset from the lane.
@@ -62,6 +68,10 @@ pub(crate) struct Context {
     pub(crate) signals: libc::sigset_t,
 }
 
+/// A place for an operand, aligned like one.
+#[repr(align(64))]
+pub(crate) struct Across(pub(crate) [u8; 64]);
+
 impl Context {
     pub(crate) fn new(attention: NonNull<AtomicU64>) -> Self {
         Self {
@@ -71,6 +81,9 @@ impl Context {
             flags: 0,
             site: 0,
             cell: 0,
+            behind: 0,
+            access: 0,
+            across: Across([0; 64]),
             next_filled: 0,
             code_base: 0,
             linear: 0,

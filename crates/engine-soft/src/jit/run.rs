@@ -121,6 +121,10 @@ impl Cpu {
             forget_jump(unsafe { &mut *(&raw mut (*lane).jumps) }, rip, code);
         });
         self.stats.jit.invalidations += killed;
+        if killed != 0 && jit.note_rewritten(page) {
+            // The rest of the page, too: then writes to it cost nothing.
+            self.shared.memory.flags().release_code(page);
+        }
     }
 
     /// Forgets all translations.
@@ -179,6 +183,10 @@ impl Cpu {
             Exit::Link => self.follow(),
             Exit::Fault => {
                 self.host_fault();
+                None
+            }
+            Exit::Stale => {
+                self.drop_stale();
                 None
             }
         }
@@ -379,6 +387,15 @@ impl Cpu {
             unsafe { (&mut *(&raw mut (*self.lane()).jumps))[jump_slot(self.rip, self.jit.jump_mix)] = [tag, code] };
         }
         Ok(found)
+    }
+
+    /// A block has found that its source has changed.
+    pub(super) fn drop_stale(&mut self) {
+        let block = self.jit.site;
+        let Some(key) = self.translator().blocks.get(block as usize).map(|block| block.key) else { return };
+        self.rip = key.rip;
+        self.stats.jit.self_checks += 1;
+        self.forget_block(block);
     }
 
     /// Forgets one block.

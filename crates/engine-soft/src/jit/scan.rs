@@ -97,6 +97,8 @@ pub(super) struct Source<'a> {
     pub(super) table: u8,
     /// The floating-point units are switched on.
     pub(super) units: bool,
+    /// What lies around the block may change at any time.
+    pub(super) alone: bool,
     pub(super) model: &'a CpuModel,
 }
 
@@ -114,6 +116,20 @@ pub(super) struct Scan {
 }
 
 impl Scan {
+    /// Ends the block behind the first instruction that writes to memory, or may.
+    pub(super) fn end_after_write(&mut self) {
+        let writes = |ins: &Ins| {
+            let plain =
+                matches!(ins.kind, Kind::Nothing | Kind::Verbatim | Kind::Lea | Kind::ShortIncDec | Kind::Branch);
+            !(plain
+                || matches!(ins.kind, Kind::Memory { write: false } | Kind::Pop | Kind::Leave | Kind::Jump | Kind::Ret))
+        };
+        if let Some(last) = self.list.iter().position(writes) {
+            let end = self.list.get(last + 1).map(|ins| ins.at);
+            self.keep_to(|ins| Some(ins.at) != end);
+        }
+    }
+
     /// Ends the block before the first instruction that is not `good`.
     pub(super) fn keep_to(&mut self, good: impl Fn(&Ins) -> bool) {
         if let Some(end) = self.list.iter().position(|ins| !good(ins)) {
@@ -243,6 +259,9 @@ impl Source<'_> {
 
     /// The flags that the code at `rip` needs, as far as it can be seen in this page. What was looked at is noted.
     pub(super) fn live_in(&self, rip: u64, looked_at: &mut (i32, i32)) -> u32 {
+        if self.alone {
+            return STATUS;
+        }
         let Some(mut decoder) = self.decoder(rip) else { return STATUS };
         let distance = rip.wrapping_sub(self.rip) as i64 as i32;
         let (mut live, mut open) = (0, STATUS);

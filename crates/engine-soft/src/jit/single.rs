@@ -89,6 +89,10 @@ impl Cpu {
                     }
                     (self.rip, false)
                 }
+                Exit::Stale => {
+                    self.drop_stale();
+                    return nothing;
+                }
                 Exit::Called => self.jit.ended,
                 Exit::Fault => {
                     self.host_fault();

@@ -22,6 +22,8 @@ pub(super) enum Exit {
     Called = 3,
     /// The host has raised an exception in translated code; its address is in `target`.
     Fault = 4,
+    /// The source of the block with the number in `site` has changed.
+    Stale = 5,
 }
 
 impl Exit {
@@ -31,6 +33,7 @@ impl Exit {
             1 => Self::Indirect,
             2 => Self::Poll,
             4 => Self::Fault,
+            5 => Self::Stale,
             _ => Self::Called,
         }
     }
@@ -59,6 +62,7 @@ pub(super) struct Stubs {
     pub(super) indirect: u32,
     pub(super) poll: u32,
     pub(super) fault: u32,
+    pub(super) stale: u32,
     /// By the register with the linear address (R11, R10, R15), for reads and writes.
     pub(super) slow: [[u32; 2]; 3],
     /// With the address of an `Op` in R11: for handlers that leave the flags alone, and for others.
@@ -185,6 +189,7 @@ pub(super) fn write(asm: &mut Asm, callees: &Callees) -> Stubs {
         (Exit::Link, &mut stubs.link),
         (Exit::Indirect, &mut stubs.indirect),
         (Exit::Poll, &mut stubs.poll),
+        (Exit::Stale, &mut stubs.stale),
         (Exit::Fault, &mut stubs.fault),
     ] {
         *place = aligned(asm);

@@ -53,10 +53,22 @@ impl Cpu {
             let long = mode & mode::SHORT == 0;
             let plain = [long || mode & mode::FS != 0, long || mode & mode::GS != 0];
             let units = mode & mode::FPU != 0;
+            // Code that is rewritten again and again looks after itself.
+            let alone = self.translator().is_rewritten(host.index);
             let scan_bytes = |bytes: &[u8]| {
                 {
                     let before = &page[..offset];
-                    Source { bytes, before, rip, long, plain, table: mode >> mode::TABLE & 3, units, model: &model }
+                    Source {
+                        bytes,
+                        before,
+                        rip,
+                        long,
+                        plain,
+                        table: mode >> mode::TABLE & 3,
+                        units,
+                        alone,
+                        model: &model,
+                    }
                 }
                 .scan()
             };
@@ -101,6 +113,11 @@ impl Cpu {
             if mode & mode::SHORT != 0 && key.rip + scan.used as u64 > 1 << 32 {
                 return Ok(None);
             }
+            if alone && second.is_none() {
+                scan.end_after_write();
+                let own = host.ptr.wrapping_add(offset);
+                return Ok(Some(self.write_block(key, &scan, &bytes, host.index, 0, None, Some(own))));
+            }
             let from = (offset as i32 + scan.looked_at.0).max(0) as usize;
             let to = (offset as i32 + scan.looked_at.1).min(PAGE as i32) as usize;
             let in_page = scan.used.min(PAGE as usize - offset);
@@ -129,7 +146,7 @@ impl Cpu {
                     continue;
                 }
             }
-            return Ok(Some(self.write_block(key, &scan, &bytes, host.index, lines, second.zip(second_page))));
+            return Ok(Some(self.write_block(key, &scan, &bytes, host.index, lines, second.zip(second_page), None)));
         }
     }
 
@@ -141,6 +158,7 @@ impl Cpu {
         page: usize,
         lines: u64,
         second: Option<(u64, usize)>,
+        own: Option<*mut u8>,
     ) -> u32 {
         let mut asm = std::mem::take(&mut self.translator().asm);
         let long = key.mode & mode::SHORT == 0;
@@ -191,6 +209,7 @@ impl Cpu {
                 &mut lower,
                 &mut cell,
             );
+            emitter.own = own;
             emitter.block();
             let starts = std::mem::take(&mut emitter.starts);
             let mut faults = std::mem::take(&mut emitter.faults);
@@ -254,6 +273,7 @@ impl Cpu {
             key,
             code: (base, base + len),
             crosses: second.is_some(),
+            checks: own.is_some(),
             points: first_point,
             count: scan.list.len() as u16,
             lines,
@@ -263,7 +283,9 @@ impl Cpu {
         });
         jit.ops.append(&mut ops);
         jit.known.insert(key, block);
-        jit.by_page.entry(page).or_default().push(block);
+        if own.is_none() {
+            jit.by_page.entry(page).or_default().push(block);
+        }
         if let Some((phys, page)) = second {
             jit.seconds.insert(block, phys);
             // A block is killed by its own lines only: one that has a second page is listed there with all of them.

@@ -127,7 +127,12 @@ fn rotate_through<T: Word>(value: T, cf: bool, count: u32) -> (T, bool) {
 impl Shift for Rcl {
     #[inline(always)]
     fn run<T: Word>(flags: &mut Flags, value: T, count: u32) -> T {
-        let (result, cf) = rotate_through(value, flags.cf(), count % (T::BITS + 1));
+        let count = count % (T::BITS + 1);
+        // SDM vol. 2, RCL: rotating by no bit changes no flag.
+        if count == 0 {
+            return value;
+        }
+        let (result, cf) = rotate_through(value, flags.cf(), count);
         flags.set_cf_of(cf, top(result) != cf);
         result
     }
@@ -136,7 +141,11 @@ impl Shift for Rcl {
 impl Shift for Rcr {
     #[inline(always)]
     fn run<T: Word>(flags: &mut Flags, value: T, count: u32) -> T {
-        let (result, cf) = rotate_through(value, flags.cf(), T::BITS + 1 - count % (T::BITS + 1));
+        let count = count % (T::BITS + 1);
+        if count == 0 {
+            return value;
+        }
+        let (result, cf) = rotate_through(value, flags.cf(), T::BITS + 1 - count);
         flags.set_cf_of(cf, top(result) != bit(result.to_u64(), T::BITS - 2));
         result
     }

@@ -32,6 +32,7 @@ pub(crate) struct Open {
 pub(crate) fn open(machine: &mut Machine, program: &Program, exact: bool) -> Open {
     let mut open = Open::default();
     let (mut before, mut done): (Option<Code>, _) = (None, (!0, 0));
+    let mut last = 0;
     step(machine, program, |code, instruction, rcx| {
         // What the one before has done: it has raised no exception.
         open.flags = open.flags & done.0 | done.1;
@@ -46,7 +47,14 @@ pub(crate) fn open(machine: &mut Machine, program: &Program, exact: bool) -> Ope
         let reads = rflags_of(instruction.rflags_read()) & STATUS;
         open.anything |= reads & open.flags != 0 || is_open(instruction, rcx);
         done = after(instruction, rcx);
+        last = instruction.ip();
     });
+    // The last one may have stored into the code before it has raised its exception.
+    if let Some(before) = &before
+        && !exact
+    {
+        open.flags |= dead_in(before, program, last);
+    }
     open
 }
 

@@ -173,12 +173,12 @@ impl CpuModel {
         self.features.difference(ceiling.features).iter().collect()
     }
 
-    /// Family, model and stepping, EAX of leaf 1 (SDM vol. 2A, figure 3-6): family 6, model 8FH, stepping 8. Of the models
-    /// that Linux knows it is one with neither quirks nor a list of bad microcode revisions, and it is not in the lists of
-    /// models by which kernels decide on mitigations that IA32_ARCH_CAPABILITIES speaks of.
+    /// Family, model and stepping, EAX of leaf 1 (SDM vol. 2A, figure 3-6): family 6, model FEH, stepping 1. Nobody knows
+    /// that model, so nobody takes it for one that has more than CPUID tells (compilers choose code by model numbers), nor
+    /// for one of those by which kernels decide on mitigations that IA32_ARCH_CAPABILITIES speaks of.
     #[must_use]
     pub const fn signature(&self) -> u32 {
-        0x0008_06f8
+        0x000f_06e1
     }
 
     /// The value of IA32_ARCH_CAPABILITIES, zero if the model does not offer it.

@@ -3,11 +3,12 @@
 use iced_x86::{Instruction, Register};
 
 use super::{Emitter, SCRATCH, in_memory_bit, number, resident_mask, stack_operand};
-use crate::jit::asm::{Stream, cc, r};
+use crate::jit::asm::{Label, Stream, cc, r};
 use crate::jit::cells;
 use crate::jit::encoding::{Encoding, HostMemory};
 use crate::jit::layout as l;
 use crate::jit::scan::Ins;
+use crate::jit::stubs::SCRATCH as STUB_SCRATCH;
 
 impl<'a> Emitter<'a> {
     /// The linear address of the memory operand of `instr` in `to`; clobbers `other`, leaves the flags.
@@ -120,16 +121,27 @@ impl<'a> Emitter<'a> {
         self.asm.alu_imm(7, at, 4096 - size as i32);
         self.asm.jcc(cc::A, cold);
         self.asm.gs_indexed(0x03, at, other, page);
+        let behind = self.asm.here();
 
         self.asm.stream(Stream::Cold);
         self.asm.bind(cold);
         self.asm.gs_indexed(0x03, at, other, tag);
         self.asm.gs_store_label(l::SITE, retry);
+        self.note_access(at, size, write, behind);
         let which = SCRATCH.iter().position(|s| *s == at).unwrap_or(0);
         let slow = if self.units == 0 { &self.stubs.slow_last } else { &self.stubs.slow };
         self.asm.jmp_out(slow[which][usize::from(write)]);
         self.asm.stream(Stream::Hot);
         self.in_host = false;
+    }
+
+    /// Notes for a read where the code goes on with the operand's address in `at`.
+    fn note_access(&mut self, at: u8, size: usize, write: bool, behind: Label) {
+        if !write {
+            let which = STUB_SCRATCH.iter().position(|s| *s == at).unwrap_or(0);
+            self.asm.gs_store_imm32(l::ACCESS, (which << 8 | size) as u32);
+            self.asm.gs_store_label(l::BEHIND, behind);
+        }
     }
 
     /// The place of the TLB's entry for the linear address in `at`, as a distance, in `to`.
@@ -152,12 +164,14 @@ impl<'a> Emitter<'a> {
         self.asm.alu_imm(7, at, 4096 - size as i32);
         self.asm.jcc(cc::A, cold);
         self.asm.gs(0x03, at, place + 8);
+        let behind = self.asm.here();
 
         self.asm.stream(Stream::Cold);
         self.asm.bind(cold);
         self.asm.gs(0x03, at, place);
         self.asm.gs_store_imm32(l::CELL, place as u32);
         self.asm.gs_store_label(l::SITE, start);
+        self.note_access(at, size, write, behind);
         let which = SCRATCH.iter().position(|s| *s == at).unwrap_or(0);
         self.asm.jmp_out(self.stubs.fill[index][usize::from(write)][which]);
         self.asm.stream(Stream::Hot);

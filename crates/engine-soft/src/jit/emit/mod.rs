@@ -19,7 +19,7 @@ use iced_x86::{Instruction, OpKind, Register};
 use self::group::Group;
 pub(super) use self::stack::stack_operand;
 
-use super::asm::{Asm, Label, r};
+use super::asm::{Asm, Label, Stream, cc, r};
 use super::layout as l;
 use super::scan::{Ins, Kind, STATUS, Scan};
 use super::stubs::Stubs;
@@ -68,6 +68,8 @@ pub(super) struct Emitter<'a> {
     pub(super) lower: &'a mut dyn FnMut(&Instruction, bool) -> *const Op,
     /// Gives the number of a cell, if the access of the instruction at an address is to have one.
     pub(super) cell: &'a mut dyn FnMut(u64) -> Option<u32>,
+    /// Where the source is, if nobody watches it.
+    pub(super) own: Option<*mut u8>,
     /// There is one CPU.
     pub(super) alone: bool,
     /// Each access is checked by itself.
@@ -153,6 +155,7 @@ impl<'a> Emitter<'a> {
             window,
             lower,
             cell,
+            own: None,
             plain,
             alone,
             units: scan.list.iter().fold(0, |all, ins| all | ins.units),
@@ -169,6 +172,9 @@ impl<'a> Emitter<'a> {
 
     /// Writes the block.
     pub(super) fn block(&mut self) {
+        if let Some(own) = self.own {
+            self.check_source(own);
+        }
         if let Some((low, high, write)) = self.window {
             self.check_window(low, high, write);
         }
@@ -200,6 +206,33 @@ impl<'a> Emitter<'a> {
             self.go(next, live, None);
         }
         self.write_stubs();
+    }
+
+    /// Compares the block's source with what is there now.
+    fn check_source(&mut self, own: *mut u8) {
+        let stale = self.asm.label();
+        self.asm.mov_imm(r::R11, own as u64);
+        let source = &self.bytes[..self.scan.used];
+        let mut at = 0;
+        while at < source.len() {
+            // The last piece may overlap the one before.
+            let start = at.min(source.len().saturating_sub(8));
+            if let Some(piece) = source.get(start..start + 8).and_then(|piece| piece.try_into().ok()) {
+                self.asm.mov_imm(r::R10, u64::from_le_bytes(piece));
+                self.asm.memory(0x39, r::R10, r::R11, None, start as i32);
+                at = start + 8;
+            } else {
+                // cmp byte [r11 + at], imm
+                self.asm.bytes(&[0x41, 0x80, 0x7b, at as u8, source[at]]);
+                at += 1;
+            }
+            self.asm.jcc(cc::NE, stale);
+        }
+        self.asm.stream(Stream::Cold);
+        self.asm.bind(stale);
+        self.asm.gs_store_imm32(l::SITE, self.block);
+        self.asm.jmp_out(self.stubs.stale);
+        self.asm.stream(Stream::Hot);
     }
 
     /// Adds to a counter; leaves the flags.
