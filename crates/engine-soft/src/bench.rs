@@ -1,6 +1,8 @@
 //! A CPU on the test bench: single instructions from a given state, without interrupts.
 
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use engine::{EngineConfig, Result, Vcpu};
 use memory::GuestMemory;
@@ -9,6 +11,7 @@ use x86::{CpuModel, CpuState};
 use crate::cpu::Cpu;
 use crate::options::SoftOptions;
 use crate::partition::SoftPartition;
+use crate::pending::Pending;
 use crate::vcpu::SoftVcpu;
 
 /// A vCPU that is stepped by hand. For tests: no machine answers its I/O, and exceptions are reported, not delivered.
@@ -78,8 +81,26 @@ impl Bench {
         self.vcpu.cpu.rip
     }
 
-    /// Runs as in a machine, exceptions delivered, for at most `budget` blocks or until the CPU halts. What ended it
-    /// before, if something did.
+    /// As [`Bench::run_blocks`], and no longer than `limit`: translated code that goes round in circles is called back
+    /// then, which gives [`engine::Stop::Kicked`].
+    pub fn run_for(&mut self, budget: usize, limit: Duration) -> Option<engine::Stop> {
+        let slot = Arc::clone(&self.vcpu.cpu.slot);
+        let (through, ended) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let alarm = &slot;
+            scope.spawn(move || {
+                if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                    alarm.post(Pending::KICK);
+                }
+            });
+            let stop = self.run_blocks(budget);
+            drop(through);
+            stop
+        })
+    }
+
+    /// Runs as in a machine, exceptions delivered, until `budget` blocks have been entered or the CPU halts; blocks that
+    /// are linked count as one. What ended it before, if something did.
     pub fn run_blocks(&mut self, budget: usize) -> Option<engine::Stop> {
         let cpu: &mut Cpu = &mut self.vcpu.cpu;
         cpu.enter_thread();

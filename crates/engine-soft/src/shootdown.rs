@@ -112,6 +112,6 @@ impl Cpu {
     /// As [`Cpu::code_written`] for each line of each page.
     fn code_written_anywhere(&mut self) {
         self.leave |= leave::BLOCK;
-        self.forget_translations();
+        self.outdate_translations();
     }
 }

@@ -1,5 +1,7 @@
 //! Guests of random bytes: whatever they execute, the engine neither panics nor hangs.
 
+use std::time::Duration;
+
 use engine::Stop;
 use engine_soft::{Bench, SoftOptions};
 use memory::{Gpa, GuestMemory, Kind, Region};
@@ -12,6 +14,8 @@ use crate::rig::Random;
 const RAM: u64 = 1 << 20;
 const CODE: u64 = 0x8_0000;
 const TABLES: u64 = 0x1_0000;
+/// How long a guest may go round in circles.
+const LIMIT: Duration = Duration::from_millis(10);
 
 /// How a garbage guest has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub enum End {
 }
 
 /// Runs a guest whose mode, registers and tables come from `seed` and whose code is `code`, for at most `blocks`
-/// blocks.
+/// blocks and not for long.
 ///
 /// # Errors
 /// Those of the engine in setting the guest up.
@@ -43,9 +47,9 @@ pub fn run(seed: u64, code: &[u8], blocks: usize) -> engine::Result<End> {
     let model = CpuModel::named("x86-64-v3").map_err(|e| engine::Error::Internal(e.to_string()))?;
     let mut bench = Bench::new(&mem, &model, SoftOptions::default())?;
     bench.set_state(&state(&mut random, &model, &mem).map_err(failed)?)?;
-    Ok(match bench.run_blocks(blocks) {
+    Ok(match bench.run_for(blocks, LIMIT) {
         None if bench.is_halted() => End::Halted,
-        None => End::Budget,
+        None | Some(Stop::Kicked) => End::Budget,
         Some(Stop::TripleFault) => End::TripleFault,
         Some(_) => End::Other,
     })

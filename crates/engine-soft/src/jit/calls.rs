@@ -134,7 +134,7 @@ impl Cpu {
         let pending = self.slot.pending.load(Ordering::Relaxed) & self.interest;
         let seen = self.leave & !leave::BLOCK == 0 && !self.shadow && !self.halted && !self.jit.hold;
         let stepped = self.system_flags & rflags::TF != 0 || self.watch.steps();
-        if pending != 0 || !seen || stepped || self.slot.attention.load(Ordering::Relaxed) != 0 {
+        if pending != 0 || !seen || stepped || self.jit.outdated || self.slot.attention.load(Ordering::Relaxed) != 0 {
             return ptr::null();
         }
         let Some(mode) = self.translation_mode() else { return ptr::null() };
@@ -277,7 +277,7 @@ impl Cpu {
         let jit = self.translator();
         let block = &jit.blocks[block as usize];
         let len = u64::from(jit.points[block.points as usize + index].len);
-        if block.dead || block.crosses || block.checks {
+        if block.dead || block.crosses || block.checks || self.jit.outdated {
             // What is there now is what counts, and it is not what comes next in this block.
             self.run_one()?;
             return Ok(self.rip.wrapping_add(1));

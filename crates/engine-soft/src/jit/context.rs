@@ -40,6 +40,10 @@ pub(crate) struct Context {
     pub(crate) after: u64,
     /// The block at RIP has to run in its plain form.
     pub(crate) wants_plain: bool,
+    /// All translations are out of date, and are forgotten where none of them is running.
+    pub(crate) outdated: bool,
+    /// Translated code runs, or waits for what it has called.
+    pub(crate) inside: bool,
     /// What of the floating-point state is the host's registers' while translated code runs.
     pub(crate) units: u8,
     /// RFLAGS of the host where it has raised an exception.
@@ -89,6 +93,8 @@ impl Context {
             linear: 0,
             after: 0,
             wants_plain: false,
+            outdated: false,
+            inside: false,
             units: 0,
             fault_flags: 0,
             scratch: [0; 3],

@@ -127,8 +127,26 @@ impl Cpu {
         }
     }
 
+    /// Notes that all translations are out of date. What has led here may be one of them, or look at one, so they are
+    /// there until the next time that one is looked for; none is entered before.
+    pub(crate) fn outdate_translations(&mut self) {
+        if self.translator.is_some() {
+            self.jit.outdated = true;
+            self.forget_shortcuts();
+            self.clear_jumps();
+        }
+    }
+
+    /// Forgets the translations if they are out of date, unless one of them has called.
+    fn forget_outdated(&mut self) {
+        if self.jit.outdated && !self.jit.inside {
+            self.forget_translations();
+        }
+    }
+
     /// Forgets all translations.
-    pub(crate) fn forget_translations(&mut self) {
+    pub(super) fn forget_translations(&mut self) {
+        self.jit.outdated = false;
         self.forget_shortcuts();
         let Some(jit) = &mut self.translator else { return };
         jit.clear();
@@ -147,6 +165,7 @@ impl Cpu {
             return false;
         }
         let Some(mode) = self.translation_mode() else { return false };
+        self.forget_outdated();
         let code = match self.find_translation(mode) {
             Ok(Some(code)) => code,
             Ok(None) => return false,
@@ -158,7 +177,7 @@ impl Cpu {
         let mut next = Some(code);
         while let Some(code) = next {
             next = self.run_code(code);
-            if self.leave != 0 || self.slot.attention.load(Ordering::Relaxed) != 0 {
+            if self.leave != 0 || self.jit.outdated || self.slot.attention.load(Ordering::Relaxed) != 0 {
                 break;
             }
         }
@@ -198,12 +217,14 @@ impl Cpu {
         let enter = jit.memory.address(jit.stubs.enter as usize);
         self.jit.flags = image_of(self.flags.bits());
         self.stats.jit.entries += 1;
+        self.jit.inside = true;
         // SAFETY: the stub follows the calling convention; GS is this CPU's lane, since `enter_thread`.
         let exit = unsafe {
             let enter: unsafe extern "C" fn(*const u8, *mut Self) -> u32 = std::mem::transmute(enter);
             // The stub finds the CPU by GS; handing it over tells the compiler that everything in it may change.
             enter(code, &raw mut *self)
         };
+        self.jit.inside = false;
         self.flags.set_bits(rflags_of(self.jit.flags));
         Exit::from_code(exit)
     }
@@ -361,6 +382,7 @@ impl Cpu {
     pub(super) fn find_block_number(&mut self, mode: u8) -> Exec<Option<u32>> {
         let lin = self.fetch_address()?;
         let phys = self.translate_fetch(lin)?;
+        self.forget_outdated();
         let key = Key { phys, rip: self.rip, mode };
         let mut found = self.translator().known.get(&key).copied();
         if let Some(block) = found
@@ -368,6 +390,10 @@ impl Cpu {
             && self.translate_fetch_at((lin | 0xfff).wrapping_add(1))? != second
         {
             self.forget_block(block);
+            found = None;
+        }
+        // The look at the second page may have told so.
+        if self.jit.outdated {
             found = None;
         }
         if found.is_none() {

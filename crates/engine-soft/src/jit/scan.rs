@@ -5,6 +5,7 @@ use iced_x86::{
 };
 use x86::CpuModel;
 
+use super::emit::is_plain_string;
 use super::units;
 use crate::features;
 use crate::mmu::table;
@@ -43,6 +44,10 @@ pub(super) enum Kind {
     Ret,
     /// INC and DEC of 32-bit code in one byte, which are prefixes in 64-bit code.
     ShortIncDec,
+    /// A string instruction without a repetition.
+    String,
+    /// BT and its kin, of memory by a register.
+    FarBit,
     /// One of the system's, done in place: see `emit::system`.
     System,
     /// CLAC or STAC, behind which data is accessed through another table.
@@ -161,7 +166,8 @@ impl Source<'_> {
 
     /// Decodes the block.
     pub(super) fn scan(&self) -> Scan {
-        let mut scan = Scan { list: Vec::new(), used: 0, truncated: false, ends: false, looked_at: (0, 0) };
+        let mut scan =
+            Scan { list: Vec::with_capacity(MOST / 2), used: 0, truncated: false, ends: false, looked_at: (0, 0) };
         let Some(mut decoder) = self.decoder(self.rip) else { return scan };
         let mut branches = 0;
         let mut rsp = Some(0);
@@ -339,6 +345,7 @@ fn kind(instr: &Instruction, long: bool) -> Kind {
     }
     let wide_stack = if long { 8 } else { 4 };
     match instr.mnemonic() {
+        _ if is_plain_string(instr, long) => Kind::String,
         M::Inc | M::Dec
             if !long && matches!(instr.code(), Code::Inc_r32 | Code::Inc_r16 | Code::Dec_r32 | Code::Dec_r16) =>
         {
@@ -378,7 +385,7 @@ fn kind(instr: &Instruction, long: bool) -> Kind {
         M::Bt | M::Bts | M::Btr | M::Btc => {
             // With a register, the bit may be far from the operand's address.
             let far = is_memory(instr, 0) && instr.op_kind(1) == OpKind::Register;
-            if far { Kind::CallOut } else { plain_memory(instr) }
+            if far { Kind::FarBit } else { plain_memory(instr) }
         }
         M::Bsf | M::Bsr | M::Popcnt | M::Lzcnt | M::Tzcnt | M::Movbe | M::Crc32 => plain_memory(instr),
         M::Clc | M::Stc | M::Cmc | M::Lahf | M::Sahf => Kind::Verbatim,

@@ -1,12 +1,14 @@
 //! From a RIP to a translated block.
 
+use std::borrow::Cow;
+
 use iced_x86::{Instruction, Mnemonic};
 use memory::{Gpa, Kind as MemoryKind, code_lines};
 
 use super::CELLS;
 use super::cache::{Block, Exit, Key, NONE, Point, reserve};
 use super::emit::{Emitter, stack_operand};
-use super::scan::{Ins, Kind, Scan, Source, ends_block};
+use super::scan::{Ins, Kind, MOST, Scan, Source, ends_block};
 use crate::cpu::{CodeSize, Cpu, Exec};
 use crate::lockstep;
 use crate::mmu::table;
@@ -46,15 +48,17 @@ impl Cpu {
         let model = self.model.clone();
         let mut page = [0; PAGE as usize];
         loop {
-            if memory.read(Gpa(phys & !(PAGE - 1)), &mut page).is_err() {
+            // Code that is rewritten again and again looks after itself, and at nothing around it.
+            let alone = self.translator().is_rewritten(host.index);
+            let from = if alone { offset } else { 0 };
+            let to = if alone { (PAGE as usize).min(offset + MOST * 15) } else { PAGE as usize };
+            if memory.read(Gpa((phys & !(PAGE - 1)) + from as u64), &mut page[from..to]).is_err() {
                 return Ok(None);
             }
             let rip = key.rip;
             let long = mode & mode::SHORT == 0;
             let plain = [long || mode & mode::FS != 0, long || mode & mode::GS != 0];
             let units = mode & mode::FPU != 0;
-            // Code that is rewritten again and again looks after itself.
-            let alone = self.translator().is_rewritten(host.index);
             let scan_bytes = |bytes: &[u8]| {
                 {
                     let before = &page[..offset];
@@ -72,7 +76,7 @@ impl Cpu {
                 }
                 .scan()
             };
-            let mut bytes = page[offset..].to_vec();
+            let mut bytes = Cow::Borrowed(&page[offset..]);
             let mut scan = scan_bytes(&bytes);
             if self.shared.options.translator == Translator::LockStep {
                 // Interrupts are held back behind STI by other means here and there.
@@ -93,7 +97,7 @@ impl Cpu {
                 if !in_ram(tail) || memory.read(Gpa(tail), &mut more).is_err() {
                     return Ok(None);
                 }
-                bytes.extend_from_slice(&more);
+                bytes.to_mut().extend_from_slice(&more);
                 scan = scan_bytes(&bytes);
                 scan.list.truncate(1);
                 let Some(first) = scan.list.first_mut() else { return Ok(None) };

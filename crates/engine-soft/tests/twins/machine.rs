@@ -1,7 +1,9 @@
 //! A CPU with descriptor tables, page tables and handlers of its own, and the arena in which programs run.
 
+use std::time::Duration;
+
 use engine::{Engine, Stop};
-use engine_soft::{Bench, SoftEngine, SoftOptions, UserExit};
+use engine_soft::{Bench, SoftEngine, SoftOptions, Translator, UserExit};
 use memory::{Gpa, GuestMemory, Kind, Region};
 use x86::bits::{cr0, cr4, efer, pte};
 use x86::{CpuState, DescriptorTable, Feature, Segment, XsaveArea};
@@ -38,6 +40,8 @@ const INTERRUPTS: u64 = place::CONTROL + 3 * PAGE;
 const HANDLERS: u64 = place::CONTROL + 4 * PAGE;
 /// The TSS, behind the GDT.
 const TSS: u64 = 0x100;
+/// Far more time than a program needs.
+const LONGEST: Duration = Duration::from_secs(5);
 /// What an exception pushes, with an error code.
 const FRAME: usize = 48;
 
@@ -45,6 +49,8 @@ const FRAME: usize = 48;
 pub(crate) struct Machine {
     memory: GuestMemory,
     bench: Bench,
+    /// It runs without the translator.
+    interprets: bool,
     state: CpuState,
     /// What has ended the last run but a handler.
     stop: Option<Stop>,
@@ -87,9 +93,19 @@ impl Machine {
         let model = model.without(Feature::Rdrand).without(Feature::Rdseed);
         let bench = Bench::new(&memory, &model, options).unwrap();
         write_tables(&memory);
+        let interprets = options.translator == Translator::Off;
         let templates = (0..16).map(|seed| crate::oracle::generate::Generator::template(&mut Random::new(seed)));
         let state = CpuState::power_on(0, model.signature());
-        Self { memory, bench, state, stop: None, failure: None, entries: entries(), templates: templates.collect() }
+        Self {
+            memory,
+            bench,
+            interprets,
+            state,
+            stop: None,
+            failure: None,
+            entries: entries(),
+            templates: templates.collect(),
+        }
     }
 
     /// Brings memory and CPU to the start of `program`.
@@ -119,7 +135,8 @@ impl Machine {
     /// Runs `program` until it is in a handler; `None` if it has not got there after so many blocks.
     pub(crate) fn run(&mut self, program: &Program, blocks: usize) -> Option<End> {
         self.start(program);
-        self.stop = self.bench.run_blocks(blocks);
+        // The interpreter counts each block, translated code only those that it has to come back for.
+        self.stop = if self.interprets { self.bench.run_blocks(blocks) } else { self.bench.run_for(blocks, LONGEST) };
         self.failure = self.bench.take_failure();
         (self.stop.is_none() && self.bench.is_halted()).then(|| self.end())
     }

@@ -180,7 +180,7 @@ impl<'a> Emitter<'a> {
 
     /// Whether LOCK means nothing here: with one CPU nobody else modifies a word at the same time. What locks its own
     /// stack uses that as a barrier, which devices may be on the other side of.
-    fn may_unlock(&self, ins: &Ins) -> bool {
+    pub(super) fn may_unlock(&self, ins: &Ins) -> bool {
         self.alone && ins.instr.has_lock_prefix() && ins.instr.memory_base().full_register() != Register::RSP
     }
 

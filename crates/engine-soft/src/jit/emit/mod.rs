@@ -11,6 +11,7 @@ mod jumps;
 mod memory;
 mod registers;
 mod stack;
+mod strings;
 mod system;
 mod vector;
 
@@ -18,6 +19,7 @@ use iced_x86::{Instruction, OpKind, Register};
 
 use self::group::Group;
 pub(super) use self::stack::stack_operand;
+pub(super) use self::strings::is_plain_string;
 
 use super::asm::{Asm, Label, Stream, cc, r};
 use super::layout as l;
@@ -263,6 +265,8 @@ impl<'a> Emitter<'a> {
             Kind::CallIndirect => self.call_indirect(ins),
             Kind::Ret => self.ret(ins),
             Kind::ShortIncDec => self.short_inc_dec(ins),
+            Kind::String => self.string(ins),
+            Kind::FarBit => self.far_bit(ins),
             Kind::System => self.system(ins),
             Kind::Switch => self.switch(ins),
             Kind::CallOut => self.call_out(ins),
