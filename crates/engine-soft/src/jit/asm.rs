@@ -6,7 +6,6 @@
 pub(super) mod r {
     pub(crate) const RAX: u8 = 0;
     pub(crate) const RCX: u8 = 1;
-    pub(crate) const RDX: u8 = 2;
     pub(crate) const RBX: u8 = 3;
     pub(crate) const RSP: u8 = 4;
     pub(crate) const RBP: u8 = 5;
@@ -22,11 +21,9 @@ pub(super) mod r {
 
 /// Condition codes.
 pub(super) mod cc {
-    pub(crate) const B: u8 = 2;
     pub(crate) const E: u8 = 4;
     pub(crate) const NE: u8 = 5;
     pub(crate) const A: u8 = 7;
-    pub(crate) const NS: u8 = 9;
 }
 
 /// A place in the code, perhaps not yet known.
@@ -164,12 +161,6 @@ impl Asm {
     pub(super) fn gs_test8(&mut self, at: i32, imm: u8) {
         self.gs_absolute(&[0xf6], 0, at);
         self.byte(imm);
-    }
-
-    /// A conditional jump to offset `target` of the code memory.
-    pub(super) fn jcc_out(&mut self, cc: u8, target: u32) {
-        self.bytes(&[0x0f, 0x80 | cc]);
-        self.outward(target);
     }
 
     fn outward(&mut self, target: u32) {

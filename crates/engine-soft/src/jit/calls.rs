@@ -274,10 +274,11 @@ impl Cpu {
     /// Runs instruction `index` of `block`, at RIP, by the interpreter. Gives where it leads to if it does not jump.
     fn run_kept(&mut self, block: u32, index: usize, site: u32) -> Exec<u64> {
         let rip = self.rip;
+        let outdated = self.jit.outdated;
         let jit = self.translator();
         let block = &jit.blocks[block as usize];
         let len = u64::from(jit.points[block.points as usize + index].len);
-        if block.dead || block.crosses || block.checks || self.jit.outdated {
+        if block.dead || block.crosses || block.checks || outdated {
             // What is there now is what counts, and it is not what comes next in this block.
             self.run_one()?;
             return Ok(self.rip.wrapping_add(1));

@@ -142,11 +142,6 @@ impl<'a> Encoding<'a> {
         self
     }
 
-    /// The instruction has a ModRM byte.
-    pub(super) fn has_modrm(&self) -> bool {
-        self.modrm.is_some()
-    }
-
     /// The opcode with its escape bytes.
     pub(super) fn opcode(&self) -> &[u8] {
         self.opcode

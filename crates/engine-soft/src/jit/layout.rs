@@ -29,6 +29,21 @@ pub(super) const RIP: i32 = in_cpu(offset_of!(Cpu, rip));
 pub(super) const FS_BASE: i32 = seg_base(sreg::FS);
 pub(super) const GS_BASE: i32 = seg_base(sreg::GS);
 pub(super) const KERNEL_GS_BASE: i32 = in_cpu(offset_of!(Cpu, msrs) + offset_of!(Msrs, kernel_gs_base));
+pub(super) const EFER: i32 = msr(offset_of!(Msrs, efer));
+pub(super) const STAR: i32 = msr(offset_of!(Msrs, star));
+pub(super) const LSTAR: i32 = msr(offset_of!(Msrs, lstar));
+pub(super) const SFMASK: i32 = msr(offset_of!(Msrs, sfmask));
+pub(super) const CPL: i32 = in_cpu(offset_of!(Cpu, cpl));
+pub(super) const CS: i32 = segment(sreg::CS);
+pub(super) const SS: i32 = segment(sreg::SS);
+/// From a segment to its parts; the access rights come behind the selector.
+pub(super) const SEGMENT_BASE: i32 = offset_of!(Segment, base) as i32;
+pub(super) const SEGMENT_LIMIT: i32 = offset_of!(Segment, limit) as i32;
+pub(super) const SEGMENT_SELECTOR: i32 = offset_of!(Segment, selector) as i32;
+const _: () = assert!(offset_of!(Segment, attr) == offset_of!(Segment, selector) + 2);
+/// The numbers of the supervisor's and the user's space, and whether numbers have started over.
+pub(super) const SPACES_NOW: i32 = in_cpu(offset_of!(Cpu, mmu.spaces.now));
+pub(super) const SPACES_WRAPPED: i32 = in_cpu(offset_of!(Cpu, mmu.spaces.wrapped));
 pub(super) const SYSTEM_FLAGS: i32 = in_cpu(offset_of!(Cpu, system_flags));
 pub(super) const INTEREST: i32 = in_cpu(offset_of!(Cpu, interest));
 pub(super) const DATA_TABLE: i32 = in_cpu(offset_of!(Cpu, data_table));
@@ -70,8 +85,16 @@ pub(super) const WINDOW_READ: i32 = in_context(offset_of!(Context, window_read))
 pub(super) const WINDOW_WRITE: i32 = in_context(offset_of!(Context, window_write));
 pub(super) const WINDOW_DELTA: i32 = in_context(offset_of!(Context, window_delta));
 
-const fn seg_base(segment: usize) -> i32 {
-    in_cpu(offset_of!(Cpu, seg) + segment * size_of::<Segment>() + offset_of!(Segment, base))
+const fn segment(number: usize) -> i32 {
+    in_cpu(offset_of!(Cpu, seg) + number * size_of::<Segment>())
+}
+
+const fn seg_base(number: usize) -> i32 {
+    segment(number) + SEGMENT_BASE
+}
+
+const fn msr(offset: usize) -> i32 {
+    in_cpu(offset_of!(Cpu, msrs) + offset)
 }
 
 /// The read tag, the write tag and the host's page of the first entry of a table of the TLB.

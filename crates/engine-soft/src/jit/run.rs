@@ -6,7 +6,7 @@ use x86::Segment;
 use x86::bits::{cr0, cr4};
 
 use super::JUMP_SLOTS;
-use super::cache::{Jit, Key, NONE, Point};
+use super::cache::{Jit, Key, Point};
 use super::context::{image_of, rflags_of};
 use super::stubs::Exit;
 use super::translate::mode;
@@ -43,8 +43,8 @@ fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
 
 /// Spaces are spread over the table of jumps by a few bits of their numbers, so that processes that run the same program
 /// do not get in each other's way.
-const JUMP_MIXES: u64 = 8;
-const JUMP_MIX_SHIFT: u32 = JUMP_SLOTS.trailing_zeros() - 3;
+pub(super) const JUMP_MIXES: u64 = 8;
+pub(super) const JUMP_MIX_SHIFT: u32 = JUMP_SLOTS.trailing_zeros() - 3;
 
 /// The slot of the table of jumps for `rip` in a space with this [`Context::jump_mix`](super::Context).
 #[inline(always)]

@@ -52,6 +52,9 @@ pub(super) enum Kind {
     System,
     /// CLAC or STAC, behind which data is accessed through another table.
     Switch,
+    /// SYSCALL from ring 3 and SYSRET to 64-bit code.
+    FastCall,
+    FastReturn,
     /// Called out to the interpreter's handler; the block goes on if RIP does.
     CallOut,
 }
@@ -212,7 +215,7 @@ impl Source<'_> {
             let (kind, units) = if odd_vex { (Kind::CallOut, 0) } else { (kind, units) };
             let ends = ends(&instr, kind);
             let (mut reads, writes, kills) = flags(&instr);
-            if ends && kind == Kind::CallOut {
+            if ends && matches!(kind, Kind::CallOut | Kind::FastCall | Kind::FastReturn) {
                 // Whoever comes next may look at all of them.
                 reads = STATUS;
             }
@@ -469,7 +472,9 @@ fn system(instr: &Instruction, long: bool, table: u8) -> Option<Kind> {
         M::Pushfq => Kind::Push,
         M::Popfq => Kind::Pop,
         M::Cmpxchg16b => Kind::System,
+        M::Syscall if table == table::USER => Kind::FastCall,
         _ if table == table::USER => return None,
+        M::Sysretq => Kind::FastReturn,
         M::Cli | M::Sti | M::Swapgs => Kind::System,
         // SMAP is on, and AC clear.
         M::Clac if table == table::SUPERVISOR => Kind::Nothing,
@@ -514,12 +519,13 @@ fn target_size(instr: &Instruction) -> usize {
 pub(super) fn ends_block(kind: Kind) -> bool {
     use Kind as K;
     matches!(kind, K::Jump | K::Call | K::JumpIndirect | K::CallIndirect | K::Ret | K::Switch)
+        || matches!(kind, K::FastCall | K::FastReturn)
 }
 
 /// Whether a block ends behind `instr`.
 fn ends(instr: &Instruction, kind: Kind) -> bool {
     match kind {
-        Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Ret | Kind::Switch => true,
+        _ if ends_block(kind) => true,
         Kind::CallOut => {
             instr.is_invalid()
                 || instr.flow_control() != FlowControl::Next

@@ -180,7 +180,7 @@ impl Cpu {
             let first_cell = jit.cells as usize;
             let (block, first_exit) = (jit.blocks.len() as u32, jit.exits.len() as u32);
             let cpu = &*self;
-            let mut lower = |instr: &Instruction, _: bool| {
+            let mut lower = |instr: &Instruction| {
                 ops.push(Box::new(cpu.lower_one(instr)));
                 ops.last().map_or(std::ptr::null(), |op| &raw const **op)
             };

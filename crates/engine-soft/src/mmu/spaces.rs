@@ -78,7 +78,7 @@ pub(crate) struct Spaces {
     next_generation: u32,
     /// How often the numbers of spaces have started over, and whether they have since somebody asked.
     wraps: u64,
-    wrapped: bool,
+    pub(crate) wrapped: bool,
     /// Generations have started over: what they tag is void.
     stale: bool,
 }

@@ -11,14 +11,17 @@ use crate::op::Op;
 const FLAT: u16 =
     Segment::PRESENT | Segment::S | Segment::ACCESSED | Segment::WRITABLE_OR_READABLE | Segment::GRANULARITY;
 
+/// The bits of RFLAGS that SYSRET takes from R11.
+pub(crate) const KEPT: u64 = 0x3c_7fd7;
+
 /// A flat code segment; `long` for 64-bit code.
-fn flat_code(selector: u16, dpl: u8, long: bool) -> Segment {
+pub(crate) fn flat_code(selector: u16, dpl: u8, long: bool) -> Segment {
     let size = if long { Segment::LONG } else { Segment::DB };
     Segment { base: 0, limit: u32::MAX, selector, attr: FLAT | Segment::CODE | size | u16::from(dpl) << 5 }
 }
 
 /// A flat stack segment.
-fn flat_stack(selector: u16, dpl: u8) -> Segment {
+pub(crate) fn flat_stack(selector: u16, dpl: u8) -> Segment {
     Segment { base: 0, limit: u32::MAX, selector, attr: FLAT | Segment::DB | u16::from(dpl) << 5 }
 }
 
@@ -55,7 +58,6 @@ pub(super) fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.seg[sreg::CS] = flat_code(code, 3, long);
     cpu.seg[sreg::SS] = flat_stack(base.wrapping_add(8) | 3, 3);
     cpu.cpl = 3;
-    const KEPT: u64 = 0x3c_7fd7;
     cpu.set_rflags(cpu.regs[reg::R11] & KEPT);
     Ok(())
 }

@@ -5,7 +5,7 @@ mod control;
 mod cpuid;
 mod descriptor;
 mod far;
-mod fast;
+pub(crate) mod fast;
 mod fault;
 mod frame;
 mod interrupt;

@@ -1,9 +1,11 @@
 //! A CPU with descriptor tables, page tables and handlers of its own, and the arena in which programs run.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use engine::{Engine, Stop};
-use engine_soft::{Bench, SoftEngine, SoftOptions, Translator, UserExit};
+use engine::{Engine, Kicker, Stop};
+use engine_soft::{Bench, SoftEngine, SoftOptions, UserExit};
 use memory::{Gpa, GuestMemory, Kind, Region};
 use x86::bits::{cr0, cr4, efer, pte};
 use x86::{CpuState, DescriptorTable, Feature, Segment, XsaveArea};
@@ -40,8 +42,8 @@ const INTERRUPTS: u64 = place::CONTROL + 3 * PAGE;
 const HANDLERS: u64 = place::CONTROL + 4 * PAGE;
 /// The TSS, behind the GDT.
 const TSS: u64 = 0x100;
-/// Far more time than a program needs.
-const LONGEST: Duration = Duration::from_secs(5);
+/// Far more time than a program needs: translated code that goes round in circles is called back after that.
+const LONGEST: Duration = Duration::from_secs(2);
 /// What an exception pushes, with an error code.
 const FRAME: usize = 48;
 
@@ -49,8 +51,8 @@ const FRAME: usize = 48;
 pub(crate) struct Machine {
     memory: GuestMemory,
     bench: Bench,
-    /// It runs without the translator.
-    interprets: bool,
+    /// Odd while a program runs.
+    turn: Arc<AtomicU64>,
     state: CpuState,
     /// What has ended the last run but a handler.
     stop: Option<Stop>,
@@ -91,15 +93,16 @@ impl Machine {
         let model = SoftEngine::new(options).unwrap().limits().ceiling.clone();
         // Chance is not to be compared.
         let model = model.without(Feature::Rdrand).without(Feature::Rdseed);
-        let bench = Bench::new(&memory, &model, options).unwrap();
+        let mut bench = Bench::new(&memory, &model, options).unwrap();
         write_tables(&memory);
-        let interprets = options.translator == Translator::Off;
+        let turn = Arc::new(AtomicU64::new(0));
+        watch(bench.vcpu().kicker(), Arc::downgrade(&turn));
         let templates = (0..16).map(|seed| crate::oracle::generate::Generator::template(&mut Random::new(seed)));
         let state = CpuState::power_on(0, model.signature());
         Self {
             memory,
             bench,
-            interprets,
+            turn,
             state,
             stop: None,
             failure: None,
@@ -136,7 +139,13 @@ impl Machine {
     pub(crate) fn run(&mut self, program: &Program, blocks: usize) -> Option<End> {
         self.start(program);
         // The interpreter counts each block, translated code only those that it has to come back for.
-        self.stop = if self.interprets { self.bench.run_blocks(blocks) } else { self.bench.run_for(blocks, LONGEST) };
+        let start = Instant::now();
+        self.turn.fetch_add(1, Ordering::Relaxed);
+        self.stop = self.bench.run_blocks(blocks);
+        while matches!(self.stop, Some(Stop::Kicked)) && start.elapsed() < LONGEST {
+            self.stop = self.bench.run_blocks(blocks);
+        }
+        self.turn.fetch_add(1, Ordering::Relaxed);
         self.failure = self.bench.take_failure();
         (self.stop.is_none() && self.bench.is_halted()).then(|| self.end())
     }
@@ -242,6 +251,20 @@ impl End {
         list.extend(whole.iter().filter(|(_, same)| !same).map(|(name, _)| (*name).to_owned()));
         list
     }
+}
+
+/// Kicks the CPU whose program runs for too long, as long as there is somebody who counts its turns.
+fn watch(kicker: Kicker, turn: Weak<AtomicU64>) {
+    std::thread::spawn(move || {
+        let mut seen = 0;
+        while let Some(now) = turn.upgrade().map(|turn| turn.load(Ordering::Relaxed)) {
+            if now == seen && now % 2 == 1 {
+                kicker.kick();
+            }
+            seen = now;
+            std::thread::sleep(LONGEST);
+        }
+    });
 }
 
 /// The page-table entries: where, and what.

@@ -10,7 +10,7 @@ impl<'a> Emitter<'a> {
         let touches_flags = ins.reads | ins.writes != 0 || ins.instr.is_invalid();
         let live = if touches_flags { STATUS } else { ins.live_before() };
         self.give_up_flags(live);
-        let op = (self.lower)(&ins.instr, ins.instr.is_invalid());
+        let op = (self.lower)(&ins.instr);
         self.asm.mov_imm(r::R11, op as u64);
         let resume = self.asm.label();
         self.asm.gs_store_label(l::SITE, resume);

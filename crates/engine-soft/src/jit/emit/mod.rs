@@ -5,6 +5,7 @@
 //! they are put into memory first, and at the end of a block they are there, or dead.
 
 mod call_out;
+mod fast_calls;
 mod flags;
 mod group;
 mod jumps;
@@ -67,7 +68,7 @@ pub(super) struct Emitter<'a> {
     /// Stack accesses go through the window, which covers these distances from RSP at the block's start.
     pub(super) window: Option<(i32, i32, bool)>,
     /// Where the interpreter's form of a called-out instruction is kept.
-    pub(super) lower: &'a mut dyn FnMut(&Instruction, bool) -> *const Op,
+    pub(super) lower: &'a mut dyn FnMut(&Instruction) -> *const Op,
     /// Gives the number of a cell, if the access of the instruction at an address is to have one.
     pub(super) cell: &'a mut dyn FnMut(u64) -> Option<u32>,
     /// Where the source is, if nobody watches it.
@@ -139,7 +140,7 @@ impl<'a> Emitter<'a> {
         window: Option<(i32, i32, bool)>,
         plain: bool,
         alone: bool,
-        lower: &'a mut dyn FnMut(&Instruction, bool) -> *const Op,
+        lower: &'a mut dyn FnMut(&Instruction) -> *const Op,
         cell: &'a mut dyn FnMut(u64) -> Option<u32>,
     ) -> Self {
         Self {
@@ -267,6 +268,8 @@ impl<'a> Emitter<'a> {
             Kind::ShortIncDec => self.short_inc_dec(ins),
             Kind::String => self.string(ins),
             Kind::FarBit => self.far_bit(ins),
+            Kind::FastCall => self.fast_call(ins),
+            Kind::FastReturn => self.fast_return(ins),
             Kind::System => self.system(ins),
             Kind::Switch => self.switch(ins),
             Kind::CallOut => self.call_out(ins),

@@ -17,8 +17,8 @@ use crate::mmu::table;
 use crate::pending::Pending;
 
 // The opcode extensions of arithmetic with an immediate.
-const OR: u8 = 1;
-const AND: u8 = 4;
+pub(super) const OR: u8 = 1;
+pub(super) const AND: u8 = 4;
 const XOR: u8 = 6;
 
 /// The bits of RFLAGS that POPF changes in place if they are what they were.
@@ -54,7 +54,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// `op dword gs:[at], imm`: overwrites the flags.
-    fn in_word(&mut self, which: u8, at: i32, imm: u32) {
+    pub(super) fn in_word(&mut self, which: u8, at: i32, imm: u32) {
         self.asm.bytes(&[0x65, 0x81, 0x04 | which << 3, 0x25]);
         self.asm.imm32(at as u32);
         self.asm.imm32(imm);
@@ -94,7 +94,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// Jumps to `waiting` if there may be an interrupt to be taken. Clobbers R10 and the flags.
-    fn jump_if_pending(&mut self, waiting: Label) {
+    pub(super) fn jump_if_pending(&mut self, waiting: Label) {
         self.asm.gs_load(r::R10, l::ATTENTION);
         // test dword [r10 + PENDING], MASKABLE
         self.asm.bytes(&[0x41, 0xf7, 0x82]);
@@ -145,7 +145,9 @@ impl<'a> Emitter<'a> {
         self.give_up_flags(STATUS);
         let place = self.stack_place(ins, -8, true);
         // AH and AL as LAHF and SETO leave them, to their places: shl r10b, 3; rol r10w, 8
-        self.asm.gs_load(r::R10, l::FLAGS);
+        // A wider load would wait for the store: movzx r10d, word gs:[FLAGS]
+        self.asm.bytes(&[0x65, 0x44, 0x0f, 0xb7, 0x14, 0x25]);
+        self.asm.imm32(l::FLAGS as u32);
         self.asm.bytes(&[0x41, 0xc0, 0xe2, 0x03, 0x66, 0x41, 0xc1, 0xc2, 0x08]);
         self.asm.gs(0x0b, r::R10, l::SYSTEM_FLAGS);
         self.stack_move(0x89, r::R10, place);
@@ -176,12 +178,7 @@ impl<'a> Emitter<'a> {
             self.asm.jcc(cc::NE, changed);
         }
         self.asm.bind(on);
-        // The image: mov r11d, r10d; shr r11d, 11; and r11d, 1
-        self.asm.bytes(&[0x45, 0x89, 0xd3, 0x41, 0xc1, 0xeb, 0x0b, 0x41, 0x83, 0xe3, 0x01]);
-        self.asm.and32_imm(r::R10, 0xd5);
-        // or r10d, 2; shl r10d, 8; or r10d, r11d
-        self.asm.bytes(&[0x41, 0x83, 0xca, 0x02, 0x41, 0xc1, 0xe2, 0x08, 0x45, 0x09, 0xda]);
-        self.asm.gs_store(l::FLAGS, r::R10);
+        self.flags_image();
         self.move_rsp(8);
         self.in_memory = true;
         let done = self.asm.here();
@@ -206,6 +203,16 @@ impl<'a> Emitter<'a> {
             self.asm.stream(Stream::Hot);
         }
         self.called_out_at(slow, done, ins);
+    }
+
+    /// Has the status flags of RFLAGS in R10 be the guest's. Clobbers R11, too.
+    pub(super) fn flags_image(&mut self) {
+        // mov r11d, r10d; shr r11d, 11; and r11d, 1
+        self.asm.bytes(&[0x45, 0x89, 0xd3, 0x41, 0xc1, 0xeb, 0x0b, 0x41, 0x83, 0xe3, 0x01]);
+        self.asm.and32_imm(r::R10, 0xd5);
+        // or r10d, 2; shl r10d, 8; or r10d, r11d
+        self.asm.bytes(&[0x41, 0x83, 0xca, 0x02, 0x41, 0xc1, 0xe2, 0x08, 0x45, 0x09, 0xda]);
+        self.asm.gs_store(l::FLAGS, r::R10);
     }
 
     /// CLAC or STAC with SMAP: what follows is code of another mode, and another space.
