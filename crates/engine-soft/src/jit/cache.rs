@@ -103,6 +103,7 @@ pub(crate) struct Jit {
     pub(super) seconds: HashMap<u32, u64, AddressHash>,
     pub(super) by_page: HashMap<usize, Vec<u32>, AddressHash>,
     /// The interpreter's form of instructions that are called out.
+    #[allow(clippy::vec_box, reason = "translated code holds their addresses")]
     pub(super) ops: Vec<Box<Op>>,
     /// How often everything has been forgotten.
     pub(super) flushes: u64,

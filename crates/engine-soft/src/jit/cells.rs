@@ -165,10 +165,7 @@ impl Cpu {
         }
         let lane = self.cells();
         // SAFETY: the lane's cells, which only this thread uses, and not while this runs.
-        unsafe {
-            (&mut *(&raw mut (*lane).cells))[index] =
-                Cell { tag: EMPTY, host: EMPTY, left: MISSES, since: 0, _unused: 0 }
-        };
+        unsafe { (&mut (*lane).cells)[index] = Cell { tag: EMPTY, host: EMPTY, left: MISSES, since: 0, _unused: 0 } };
         true
     }
 
@@ -184,7 +181,7 @@ impl Cpu {
         let lane = self.cells();
         let count = (self.jit.next_filled - l::FILLED as u64) as usize / 4;
         // SAFETY: as in `new_cell`.
-        let (cells, filled) = unsafe { (&mut *(&raw mut (*lane).cells), &mut *(&raw mut (*lane).filled)) };
+        let (cells, filled) = unsafe { (&mut (*lane).cells, &mut (*lane).filled) };
         let mut kept = 0;
         for i in 0..count.min(CELLS) {
             let place = filled[i];
@@ -213,7 +210,7 @@ impl Cpu {
         let index = (place as i32 - l::CELLS) as usize / size_of::<Cell>();
         let lane = self.cells();
         // SAFETY: as in `new_cell`.
-        let Some(cell) = (unsafe { &mut *(&raw mut (*lane).cells) }).get_mut(index) else { return self.site() };
+        let Some(cell) = (unsafe { &mut (*lane).cells }).get_mut(index) else { return self.site() };
         let now = ticks() as u32;
         let took = u64::from(now.wrapping_sub(cell.since));
         cell.left = MISSES;
@@ -243,7 +240,7 @@ impl Cpu {
         let index = (place as i32 - l::CELLS) as usize / size_of::<Cell>();
         let lane = self.cells();
         // SAFETY: as in `new_cell`.
-        let (cells, filled) = unsafe { (&mut *(&raw mut (*lane).cells), &mut *(&raw mut (*lane).filled)) };
+        let (cells, filled) = unsafe { (&mut (*lane).cells, &mut (*lane).filled) };
         let Some(cell) = cells.get_mut(index) else { return self.site() };
         if cell.tag == EMPTY {
             let next = (self.jit.next_filled - l::FILLED as u64) as usize / 4;

@@ -118,7 +118,7 @@ impl Cpu {
         let Some(jit) = &mut self.translator else { return };
         let killed = jit.invalidate(page, lines, |rip, code| {
             // SAFETY: the lane's table, which only this thread uses, and not while this runs.
-            forget_jump(unsafe { &mut *(&raw mut (*lane).jumps) }, rip, code);
+            forget_jump(unsafe { &mut (*lane).jumps }, rip, code);
         });
         self.stats.jit.invalidations += killed;
         if killed != 0 && jit.note_rewritten(page) {
@@ -410,7 +410,7 @@ impl Cpu {
             let code = self.translator().entry(block) as u64;
             let tag = self.rip.wrapping_add(self.jit.space_tag);
             // SAFETY: as above.
-            unsafe { (&mut *(&raw mut (*self.lane()).jumps))[jump_slot(self.rip, self.jit.jump_mix)] = [tag, code] };
+            unsafe { (&mut (*self.lane()).jumps)[jump_slot(self.rip, self.jit.jump_mix)] = [tag, code] };
         }
         Ok(found)
     }
@@ -433,7 +433,7 @@ impl Cpu {
     /// Takes `rip` out of the table of jumps if it leads to `code`.
     fn forget_jump(&mut self, rip: u64, code: u64) {
         // SAFETY: the lane's table, which only this thread uses, and not while this runs.
-        forget_jump(unsafe { &mut *(&raw mut (*self.lane()).jumps) }, rip, code);
+        forget_jump(unsafe { &mut (*self.lane()).jumps }, rip, code);
     }
 
     /// Floating point and vectors are switched on as far as the model has them.

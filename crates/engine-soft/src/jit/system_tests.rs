@@ -2,7 +2,7 @@
 
 use engine::Stop;
 use memory::{Gpa, GuestMemory, Kind, Region};
-use x86::bits::{cr0, cr4, efer, pte};
+use x86::bits::{cr0, cr4, efer, pte, rflags};
 use x86::{CpuModel, CpuState, Segment};
 
 use crate::SoftOptions;
@@ -131,4 +131,78 @@ fn the_users_page_is_closed_again_behind_clac() {
     let (stop, state, _) = both(&code, 0);
     assert!(matches!(stop, Some(Stop::TripleFault)));
     assert_eq!((state.cr2, state.rip), (USER + 0x78, CODE + 18));
+}
+
+/// What system calls and strings have left behind.
+fn ring_3(options: SoftOptions) -> (Option<Stop>, CpuState, Vec<u8>) {
+    #[rustfmt::skip]
+    let start = [
+        0x48, 0x89, 0xf1, 0x41, 0xbb, 0x57, 0x0a, 0, 0, // mov rcx, rsi; mov r11d, 0a57h
+        0x48, 0x0f, 0x07,                               // sysretq
+    ];
+    #[rustfmt::skip]
+    let entry = [
+        0x4c, 0x01, 0x5f, 0x08, 0x48, 0x01, 0x4f, 0x10, // add [rdi+8], r11; add [rdi+16], rcx
+        0x9c, 0x5d, 0x48, 0x01, 0x6f, 0x18,             // pushfq; pop rbp; add [rdi+24], rbp
+        0xff, 0x07, 0x83, 0x3f, 0x0c, 0x74, 0x03,       // inc dword [rdi]; cmp dword [rdi], 12; je
+        0x48, 0x0f, 0x07, 0xf4,                         // sysretq; hlt
+    ];
+    #[rustfmt::skip]
+    let user = [
+        0x05, 0xff, 0xff, 0xff, 0x7f, 0x0f, 0x05,       // add eax, 7fffffffh; syscall
+        0x9f, 0x49, 0x01, 0xc4, 0xfd, 0x0f, 0x05,       // lahf; add r12, rax; std; syscall
+        0xfc, 0xeb, 0xef,                               // cld; jmp to the start
+    ];
+    let (mut bench, memory) = bench(&start, options);
+    memory.write(Gpa(CODE + 0x100), &entry).unwrap();
+    memory.write(Gpa(USER), &user).unwrap();
+    let mut state = bench.state().unwrap();
+    state.msrs.star = 0x0033_0010 << 32;
+    state.msrs.lstar = CODE + 0x100;
+    state.msrs.sfmask = rflags::TF | rflags::IF | rflags::DF | rflags::AC;
+    bench.set_state(&state).unwrap();
+    let stop = bench.run_blocks(10_000);
+    let mut bytes = vec![0; 0x100];
+    memory.read(Gpa(DATA), &mut bytes).unwrap();
+    (stop, bench.state().unwrap(), bytes)
+}
+
+#[test]
+fn system_calls_change_what_the_interpreters_change() {
+    let translated = ring_3(SoftOptions::default());
+    let interpreted = ring_3(SoftOptions::interpreter());
+    assert!(translated.0.is_none() && interpreted.0.is_none());
+    assert_eq!(translated.1.gpr, interpreted.1.gpr);
+    assert_eq!(translated.1.seg, interpreted.1.seg);
+    assert_eq!(translated.1.rip, interpreted.1.rip);
+    assert_eq!(translated.1.rflags, interpreted.1.rflags);
+    assert_eq!(translated.2, interpreted.2);
+    assert_eq!((translated.2[0], translated.1.seg[1].selector, translated.1.seg[2].selector), (12, 0x10, 0x18));
+}
+
+#[test]
+fn strings_and_far_bits_go_where_the_interpreters_go() {
+    #[rustfmt::skip]
+    let code = [
+        0xb8, 0x78, 0x56, 0x34, 0x12, 0x49, 0x89, 0xf8, // mov eax, 12345678h; mov r8, rdi
+        0xab, 0xaa, 0x66, 0xab, 0x48, 0xab,             // stosd; stosb; stosw; stosq
+        0xfd, 0xab, 0x48, 0xaf, 0xfc,                   // std; stosd; scasq; cld
+        0x4c, 0x89, 0xc6, 0xac, 0x66, 0xad,             // mov rsi, r8; lodsb; lodsw
+        0x48, 0xa5, 0xa4, 0x66, 0xa5, 0xa5,             // movsq; movsb; movsw; movsd
+        0xa6, 0x9c, 0x41, 0x5c, 0x48, 0xa7,             // cmpsb; pushfq; pop r12; cmpsq
+        0x9c, 0x41, 0x5d, 0xae, 0x9c, 0x41, 0x5e,       // pushfq; pop r13; scasb; pushfq; pop r14
+        0x48, 0xc7, 0xc1, 0xfd, 0xff, 0xff, 0xff,       // mov rcx, -3
+        0x49, 0x0f, 0xab, 0x88, 0, 2, 0, 0,             // bts [r8+200h], rcx
+        0x66, 0x41, 0x0f, 0xbb, 0x88, 0, 2, 0, 0,       // btc [r8+200h], cx
+        0x41, 0xba, 0x34, 0x12, 0, 0,                   // mov r10d, 1234h
+        0xf0, 0x4d, 0x0f, 0xab, 0x10,                   // lock bts [r8], r10
+        0x4d, 0x0f, 0xa3, 0x10, 0x41, 0x0f, 0x92, 0xc1, // bt [r8], r10; setb r9b
+        0x41, 0xbb, 0x35, 0x12, 0, 0,                   // mov r11d, 1235h
+        0x45, 0x0f, 0xab, 0x18, 0x4d, 0x0f, 0xb3, 0x10, // bts [r8], r11d; btr [r8], r10
+        0x0f, 0x92, 0xc3, 0xf4,                         // setb bl; hlt
+    ];
+    let (stop, state, bytes) = both(&code, 0);
+    assert!(stop.is_none());
+    assert_eq!((state.gpr[9], state.gpr[reg::RBX] & 0xff), (1, 1));
+    assert_eq!((bytes[0x246], bytes[0x1ff]), (0x20, 0x20));
 }

@@ -33,6 +33,17 @@ pub(super) mod mode {
     pub(crate) const TAGGED: u8 = 0x3f;
 }
 
+/// Where a block's source lies.
+struct Origin {
+    page: usize,
+    /// The lines of the page that the block depends on.
+    lines: u64,
+    /// Where the rest of its only instruction lies, if that is in another page: the address and the page.
+    second: Option<(u64, usize)>,
+    /// Where the block itself looks whether its source has changed.
+    own: Option<*mut u8>,
+}
+
 /// The widest range of the stack that goes through the window.
 const WIDEST: i32 = 1024;
 
@@ -119,8 +130,9 @@ impl Cpu {
             }
             if alone && second.is_none() {
                 scan.end_after_write();
-                let own = host.ptr.wrapping_add(offset);
-                return Ok(Some(self.write_block(key, &scan, &bytes, host.index, 0, None, Some(own))));
+                let own = Some(host.ptr.wrapping_add(offset));
+                let origin = Origin { page: host.index, lines: 0, second: None, own };
+                return Ok(Some(self.write_block(key, &scan, &bytes, origin)));
             }
             let from = (offset as i32 + scan.looked_at.0).max(0) as usize;
             let to = (offset as i32 + scan.looked_at.1).min(PAGE as i32) as usize;
@@ -150,20 +162,12 @@ impl Cpu {
                     continue;
                 }
             }
-            return Ok(Some(self.write_block(key, &scan, &bytes, host.index, lines, second.zip(second_page), None)));
+            let origin = Origin { page: host.index, lines, second: second.zip(second_page), own: None };
+            return Ok(Some(self.write_block(key, &scan, &bytes, origin)));
         }
     }
 
-    fn write_block(
-        &mut self,
-        key: Key,
-        scan: &Scan,
-        bytes: &[u8],
-        page: usize,
-        lines: u64,
-        second: Option<(u64, usize)>,
-        own: Option<*mut u8>,
-    ) -> u32 {
+    fn write_block(&mut self, key: Key, scan: &Scan, bytes: &[u8], Origin { page, lines, second, own }: Origin) -> u32 {
         let mut asm = std::mem::take(&mut self.translator().asm);
         let long = key.mode & mode::SHORT == 0;
         let window = if key.mode & mode::PLAIN == 0 && second.is_none() { window(scan, long) } else { None };

@@ -16,6 +16,7 @@ const DF: u8 = 4;
 const LOAD: u8 = 0x8b;
 const STORE: u8 = 0x89;
 const COMPARE: u8 = 0x3b;
+const COMPARE_MEMORY: u8 = 0x39;
 
 impl Emitter<'_> {
     /// A string instruction. All accesses come before any register changes.
@@ -34,7 +35,16 @@ impl Emitter<'_> {
         self.asm.jcc(cc::NE, down);
         // The source's value waits in R15 if it is not the accumulator's.
         let mut value = r::RAX;
-        if source {
+        if source && compares {
+            // As in the interpreter, the operand at RDI is the one to blame if both fault.
+            self.string_address(r::RDI);
+            self.check(r::R11, r::R10, size, false);
+            value = r::R15;
+            self.sized(LOAD, size, value);
+            self.string_address(r::RSI);
+            self.check(r::R11, r::R10, size, false);
+            self.sized(COMPARE_MEMORY, size, value);
+        } else if source {
             self.string_address(r::RSI);
             self.check(r::R11, r::R10, size, false);
             if destination {
@@ -42,7 +52,7 @@ impl Emitter<'_> {
             }
             self.sized(LOAD, size, value);
         }
-        if destination {
+        if destination && !(source && compares) {
             self.string_address(r::RDI);
             self.check(r::R11, r::R10, size, !compares);
             self.sized(if compares { COMPARE } else { STORE }, size, value);
