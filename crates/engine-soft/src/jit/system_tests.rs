@@ -193,7 +193,7 @@ fn strings_and_far_bits_go_where_the_interpreters_go() {
         0x9c, 0x41, 0x5d, 0xae, 0x9c, 0x41, 0x5e,       // pushfq; pop r13; scasb; pushfq; pop r14
         0x48, 0xc7, 0xc1, 0xfd, 0xff, 0xff, 0xff,       // mov rcx, -3
         0x49, 0x0f, 0xab, 0x88, 0, 2, 0, 0,             // bts [r8+200h], rcx
-        0x66, 0x41, 0x0f, 0xbb, 0x88, 0, 2, 0, 0,       // btc [r8+200h], cx
+        0x66, 0x41, 0x0f, 0xbb, 0x88, 2, 2, 0, 0,       // btc [r8+202h], cx
         0x41, 0xba, 0x34, 0x12, 0, 0,                   // mov r10d, 1234h
         0xf0, 0x4d, 0x0f, 0xab, 0x10,                   // lock bts [r8], r10
         0x4d, 0x0f, 0xa3, 0x10, 0x41, 0x0f, 0x92, 0xc1, // bt [r8], r10; setb r9b
@@ -203,6 +203,33 @@ fn strings_and_far_bits_go_where_the_interpreters_go() {
     ];
     let (stop, state, bytes) = both(&code, 0);
     assert!(stop.is_none());
-    assert_eq!((state.gpr[9], state.gpr[reg::RBX] & 0xff), (1, 1));
-    assert_eq!((bytes[0x246], bytes[0x1ff]), (0x20, 0x20));
+    assert_eq!((state.gpr[9] & 0xff, state.gpr[reg::RBX] & 0xff), (1, 1));
+    assert_eq!((bytes[0x1ff], bytes[0x201], bytes[0x246]), (0x20, 0x20, 0x20));
+}
+
+#[test]
+fn translations_that_are_out_of_date_stay_until_none_of_them_runs() {
+    // inc qword [rdi]; jmp to the start
+    let (mut bench, memory) = bench(&[0x48, 0xff, 0x07, 0xeb, 0xfb], SoftOptions::default());
+    let limit = std::time::Duration::from_millis(1);
+    assert_eq!(bench.run_for(usize::MAX, limit), Some(Stop::Kicked));
+    let cpu = bench.cpu();
+    let (flushes, blocks) = (cpu.translator().flushes, cpu.translator().blocks.len());
+    assert!(blocks > 0);
+    // As in a call out of translated code, whose block is asked for what it was.
+    cpu.jit.inside = true;
+    cpu.outdate_translations();
+    assert!(cpu.find_block_number(cpu.translation_mode().unwrap()).is_ok());
+    assert_eq!(cpu.translator().flushes, flushes);
+    assert!(cpu.translator().blocks.len() > blocks, "what is out of date is not found");
+    cpu.jit.inside = false;
+    // inc qword [rdi+8]; hlt
+    memory.write(Gpa(CODE), &[0x48, 0xff, 0x47, 0x08, 0xf4]).unwrap();
+    cpu.rip = CODE;
+    assert_eq!(bench.run_blocks(100), None);
+    assert!(bench.is_halted());
+    assert_eq!(bench.cpu().translator().flushes, flushes + 1);
+    let mut bytes = [0; 16];
+    memory.read(Gpa(DATA), &mut bytes).unwrap();
+    assert_eq!(bytes[8], 1);
 }

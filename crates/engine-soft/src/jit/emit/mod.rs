@@ -11,6 +11,7 @@ mod group;
 mod jumps;
 mod memory;
 mod registers;
+mod source;
 mod stack;
 mod strings;
 mod system;
@@ -22,7 +23,7 @@ use self::group::Group;
 pub(super) use self::stack::stack_operand;
 pub(super) use self::strings::is_plain_string;
 
-use super::asm::{Asm, Label, Stream, cc, r};
+use super::asm::{Asm, Label, r};
 use super::layout as l;
 use super::scan::{Ins, Kind, STATUS, Scan};
 use super::stubs::Stubs;
@@ -211,33 +212,6 @@ impl<'a> Emitter<'a> {
         self.write_stubs();
     }
 
-    /// Compares the block's source with what is there now.
-    fn check_source(&mut self, own: *mut u8) {
-        let stale = self.asm.label();
-        self.asm.mov_imm(r::R11, own as u64);
-        let source = &self.bytes[..self.scan.used];
-        let mut at = 0;
-        while at < source.len() {
-            // The last piece may overlap the one before.
-            let start = at.min(source.len().saturating_sub(8));
-            if let Some(piece) = source.get(start..start + 8).and_then(|piece| piece.try_into().ok()) {
-                self.asm.mov_imm(r::R10, u64::from_le_bytes(piece));
-                self.asm.memory(0x39, r::R10, r::R11, None, start as i32);
-                at = start + 8;
-            } else {
-                // cmp byte [r11 + at], imm
-                self.asm.bytes(&[0x41, 0x80, 0x7b, at as u8, source[at]]);
-                at += 1;
-            }
-            self.asm.jcc(cc::NE, stale);
-        }
-        self.asm.stream(Stream::Cold);
-        self.asm.bind(stale);
-        self.asm.gs_store_imm32(l::SITE, self.block);
-        self.asm.jmp_out(self.stubs.stale);
-        self.asm.stream(Stream::Hot);
-    }
-
     /// Adds to a counter; leaves the flags.
     fn add(&mut self, counter: i32, n: i32) {
         self.asm.gs_load(r::R10, counter);
@@ -248,6 +222,7 @@ impl<'a> Emitter<'a> {
     fn instruction(&mut self, ins: &Ins) {
         match ins.kind {
             Kind::Nothing => {}
+            Kind::Verbatim if self.with_live_immediate(ins) => {}
             Kind::Verbatim => self.verbatim(ins),
             Kind::Memory { write } => {
                 if !self.memory(ins, write) {
