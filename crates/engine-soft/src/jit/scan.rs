@@ -129,7 +129,10 @@ impl Scan {
         let writes = |ins: &Ins| {
             let plain =
                 matches!(ins.kind, Kind::Nothing | Kind::Verbatim | Kind::Lea | Kind::ShortIncDec | Kind::Branch);
+            // STI is done in place only where something follows.
+            let system = ins.kind == Kind::System && ins.instr.mnemonic() != Mnemonic::Cmpxchg16b;
             !(plain
+                || system
                 || matches!(ins.kind, Kind::Memory { write: false } | Kind::Pop | Kind::Leave | Kind::Jump | Kind::Ret))
         };
         if let Some(last) = self.list.iter().position(writes) {

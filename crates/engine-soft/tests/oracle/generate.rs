@@ -47,6 +47,7 @@ impl Generator {
     }
 
     /// One of the codes that can stand inside of a sequence.
+    #[allow(dead_code, reason = "for the random programs")]
     pub(crate) fn sequence_code(&self, random: &mut Random) -> Code {
         random.pick(&self.sequence_codes)
     }

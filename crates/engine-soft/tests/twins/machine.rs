@@ -43,7 +43,7 @@ const HANDLERS: u64 = place::CONTROL + 4 * PAGE;
 /// The TSS, behind the GDT.
 const TSS: u64 = 0x100;
 /// Far more time than a program needs: translated code that goes round in circles is called back after that.
-const LONGEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(20);
 /// What an exception pushes, with an error code.
 const FRAME: usize = 48;
 
