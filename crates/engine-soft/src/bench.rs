@@ -179,6 +179,7 @@ impl Bench {
         let cpu: &mut Cpu = &mut self.vcpu.cpu;
         cpu.enter_thread();
         let mut left = most as u64;
+        let mut dead = 0;
         while left > 0 && inside.contains(&cpu.rip) {
             cpu.leave = 0;
             cpu.serve_shootdown();
@@ -187,6 +188,9 @@ impl Bench {
             }
             let ran = cpu.run_single_block();
             left = left.saturating_sub(ran.instructions.max(1));
+            if ran.instructions != 0 {
+                dead = ran.dead;
+            }
             if ran.fault.is_some() && inside.contains(&cpu.rip) {
                 let fault = cpu.fault;
                 let exit = UserExit::Exception { vector: fault.vector, error_code: fault.error_code, cr2: cpu.cr2 };
@@ -195,7 +199,8 @@ impl Bench {
             if ran.instructions == 0 && ran.fault.is_none() && cpu.run_one().is_err() {
                 let fault = cpu.fault;
                 let exit = UserExit::Exception { vector: fault.vector, error_code: fault.error_code, cr2: cpu.cr2 };
-                return (exit, 0);
+                // Nothing has run since.
+                return (exit, dead);
             }
         }
         (UserExit::Ran, 0)

@@ -105,6 +105,12 @@ impl Emitter<'_> {
     pub(super) fn far_bit(&mut self, ins: &Ins) {
         let instr = &ins.instr;
         let write = instr.mnemonic() != Mnemonic::Bt;
+        // An address of 32 bits in 64-bit code is cut off after the word's distance has been added.
+        let narrow =
+            instr.memory_base().size() == 4 || instr.memory_index().size() == 4 || instr.memory_displ_size() == 4;
+        if self.long && (narrow || instr.memory_base() == Register::EIP) {
+            return self.call_out(ins);
+        }
         let locked = instr.has_lock_prefix() && !self.may_unlock(ins);
         let Some(encoding) = Encoding::parse(self.own_bytes(ins), instr, &ins.offsets, self.long) else {
             return self.call_out(ins);
