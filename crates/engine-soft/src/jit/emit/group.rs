@@ -112,7 +112,8 @@ impl Emitter<'_> {
 
     /// If others follow `ins`, instruction `number` of the block, looks up the range that they cover.
     pub(super) fn start_group(&mut self, ins: &Ins, number: usize, write: bool) -> bool {
-        if self.plain || resident_mask(&ins.instr) >> r::R11 & 1 != 0 {
+        // Displacements of 32-bit code wrap at 4 GiB.
+        if self.plain || !self.long || resident_mask(&ins.instr) >> r::R11 & 1 != 0 {
             return false;
         }
         let (base, index, scale, segment) = reach(ins);
