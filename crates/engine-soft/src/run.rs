@@ -11,6 +11,7 @@ use crate::cpu::{CodeSize, Cpu, Exec, leave, sreg};
 use crate::op::Op;
 use crate::options::Translator;
 use crate::pending::Pending;
+use crate::stats::ticks;
 
 /// The machine's side of the pins when there is none: nobody answers.
 pub(crate) struct Nowhere;
@@ -63,8 +64,12 @@ impl Cpu {
             }
             if self.shared.options.translator == Translator::LockStep {
                 self.run_lock_step();
-            } else if self.translator.is_none() || !self.run_translated() {
+            } else if self.translator.is_none() {
                 self.interpret_block();
+            } else if !self.run_translated() {
+                let start = ticks();
+                self.interpret_block();
+                self.stats.jit.interpret_ticks += ticks().saturating_sub(start);
             }
         }
         None

@@ -36,8 +36,6 @@ pub(crate) struct Stats {
 #[repr(C)]
 pub(crate) struct JitStats {
     pub(crate) blocks_translated: u64,
-    /// Of those, the ones that had been translated before.
-    pub(crate) retranslations: u64,
     /// Times that translated code was entered from outside of it.
     pub(crate) entries: u64,
     /// Blocks of translated code that were run.
@@ -116,7 +114,6 @@ impl Stats {
             headline("guest", "interrupts", Count(self.interrupts)),
             stat("guest", "halts", Count(self.halts)),
             headline("translator", "blocks translated", Count(j.blocks_translated)),
-            stat("translator", "blocks translated again", Count(j.retranslations)),
             stat("translator", "blocks run", Count(j.blocks_run)),
             headline("translator", "guest code", Bytes(j.guest_bytes)),
             stat("translator", "host code", Bytes(j.host_bytes)),

@@ -239,15 +239,13 @@ impl Jit {
 
     /// What is known of instruction `index` of `block`: as [`Point::live`].
     pub(super) fn point_of(&self, block: u32, index: usize) -> u8 {
-        let block = &self.blocks[block as usize];
-        self.points.get(block.points as usize + index).map_or(0, |point| point.live)
+        self.points_of(block).get(index).map_or(0, |point| point.live)
     }
 
     /// The address of the code of instruction `index` of `block`, if there is one.
     pub(super) fn code_of(&self, block: u32, index: usize) -> Option<*const u8> {
-        let block = &self.blocks[block as usize];
-        let points = &self.points[block.points as usize..][..=usize::from(block.count)];
-        points.get(index).map(|point| self.memory.address(block.code.0 as usize + usize::from(point.host)))
+        let start = self.blocks[block as usize].code.0 as usize;
+        self.points_of(block).get(index).map(|point| self.memory.address(start + usize::from(point.host)))
     }
 
     /// Leads `exit` to `block`, in the space with the tag `space` if it leaves its page.

@@ -342,13 +342,15 @@ impl Cpu {
                 let entry = cpu.mmu.entry(table, lin);
                 if write { entry.write } else { entry.read }
             };
-            if tag(self) != page {
+            // What has missed although it is known would miss for ever.
+            let known = tag(self) == page;
+            if !known {
                 let saved = (self.cr2, self.fault);
                 // What is wrong with the access will be found by the one that it is wrong for.
                 let _ = self.translate(lin, Access::Read, table);
                 (self.cr2, self.fault) = saved;
             }
-            if tag(self) == page && self.leave == 0 {
+            if tag(self) == page && self.leave == 0 && !(known && self.cell_has(page)) {
                 let host = self.mmu.entry(table, lin).host;
                 return self.fill_cell(page, host);
             }

@@ -5,10 +5,10 @@
 //! fills the cell from the TLB; one that misses all the time goes back to the TLB for good.
 
 use super::asm::{Asm, Label, cc, r};
+use super::emit::SCRATCH;
 use super::layout as l;
-use super::stubs::{self, SCRATCH, Stubs};
+use super::stubs::{self, Stubs};
 use crate::cpu::Cpu;
-use crate::lane::Lane;
 use crate::mmu::{SLOTS, table};
 use crate::stats::ticks;
 
@@ -56,8 +56,8 @@ pub(super) fn write_stubs(asm: &mut Asm, stubs: &mut Stubs, demote: u64, called:
     let slow = stubs.slow;
     for size in 0..SIZES {
         for write in [false, true] {
-            for (which, at) in SCRATCH_ORDER.into_iter().enumerate() {
-                let mut others = SCRATCH_ORDER.into_iter().filter(|reg| *reg != at);
+            for (which, at) in SCRATCH.into_iter().enumerate() {
+                let mut others = SCRATCH.into_iter().filter(|reg| *reg != at);
                 let (Some(a), Some(b)) = (others.next(), others.next()) else { continue };
                 let tag = if write { write_tag } else { read_tag };
                 while !asm.hot_len().is_multiple_of(16) {
@@ -74,10 +74,10 @@ pub(super) fn write_stubs(asm: &mut Asm, stubs: &mut Stubs, demote: u64, called:
                 let missed = asm.label();
                 asm.jcc(cc::A, missed);
                 fill(asm, (at, a, b), tag, page, demoted);
-                restore(asm);
+                stubs::load_scratch(asm);
                 asm.gs_jmp(l::TARGET);
                 asm.bind(missed);
-                restore(asm);
+                stubs::load_scratch(asm);
                 asm.jmp_out(slow[which][usize::from(write)]);
             }
         }
@@ -135,38 +135,23 @@ fn write_group_stubs(asm: &mut Asm, stubs: &mut Stubs, demoted: Label) {
         asm.bytes(&[0x4d, 0x39, 0xd3]);
         asm.jcc(cc::A, missed);
         fill(asm, (r::R11, r::R15, r::R10), tag, page, demoted);
-        restore(asm);
+        stubs::load_scratch(asm);
         asm.gs_jmp(l::TARGET);
         asm.bind(missed);
-        restore(asm);
+        stubs::load_scratch(asm);
         asm.lea(r::R10, Some(r::R10), Some((r::R10, 0)), i32::from(write), false);
         asm.jmp_out(group);
     }
 }
 
-/// The scratch registers in the order of [`Stubs::slow`].
-pub(super) const SCRATCH_ORDER: [u8; 3] = [r::R11, r::R10, r::R15];
-
-fn restore(asm: &mut Asm) {
-    for (i, reg) in SCRATCH.into_iter().enumerate() {
-        asm.gs_load(reg, l::SCRATCH + 8 * i as i32);
-    }
-}
-
 impl Cpu {
-    fn cells(&self) -> *mut Lane {
-        self.jit.cpu.cast()
-    }
-
-    /// A cell for a new access, if there is one left.
-    pub(super) fn new_cell(&mut self, index: usize) -> bool {
-        if index >= CELLS {
-            return false;
-        }
-        let lane = self.cells();
+    /// Makes cell `index`, if there is one, that of a new access.
+    pub(super) fn new_cell(&mut self, index: usize) {
+        let lane = self.lane();
         // SAFETY: the lane's cells, which only this thread uses, and not while this runs.
-        unsafe { (&mut (*lane).cells)[index] = Cell { tag: EMPTY, host: EMPTY, left: MISSES, since: 0, _unused: 0 } };
-        true
+        if let Some(cell) = unsafe { &mut (*lane).cells }.get_mut(index) {
+            *cell = Cell { tag: EMPTY, host: EMPTY, left: MISSES, since: 0, _unused: 0 };
+        }
     }
 
     /// Forgets what was remembered of pages: the stack's and those of cells.
@@ -178,7 +163,7 @@ impl Cpu {
     }
 
     fn empty_cells(&mut self, which: impl Fn(u64) -> bool) {
-        let lane = self.cells();
+        let lane = self.lane();
         let count = (self.jit.next_filled - l::FILLED as u64) as usize / 4;
         // SAFETY: as in `new_cell`.
         let (cells, filled) = unsafe { (&mut (*lane).cells, &mut (*lane).filled) };
@@ -208,7 +193,7 @@ impl Cpu {
     pub(super) fn demote_cell(&mut self) -> *const u8 {
         let place = self.jit.cell;
         let index = (place as i32 - l::CELLS) as usize / size_of::<Cell>();
-        let lane = self.cells();
+        let lane = self.lane();
         // SAFETY: as in `new_cell`.
         let Some(cell) = (unsafe { &mut (*lane).cells }).get_mut(index) else { return self.site() };
         let now = ticks() as u32;
@@ -231,6 +216,14 @@ impl Cpu {
         self.forget_block(block);
     }
 
+    /// Whether the noted cell, if there is one, remembers `page`.
+    pub(super) fn cell_has(&self, page: u64) -> bool {
+        let index = (self.jit.cell as i32 - l::CELLS) as usize / size_of::<Cell>();
+        // SAFETY: as in `new_cell`.
+        let cells = unsafe { &(*self.lane()).cells };
+        self.jit.cell == 0 || cells.get(index).is_some_and(|cell| cell.tag == page)
+    }
+
     /// Fills the noted cell, if there is one, with `page`, which is at `host`, and goes on at the noted place.
     pub(super) fn fill_cell(&mut self, page: u64, host: u64) -> *const u8 {
         let place = self.jit.cell;
@@ -238,7 +231,7 @@ impl Cpu {
             return self.site();
         }
         let index = (place as i32 - l::CELLS) as usize / size_of::<Cell>();
-        let lane = self.cells();
+        let lane = self.lane();
         // SAFETY: as in `new_cell`.
         let (cells, filled) = unsafe { (&mut (*lane).cells, &mut (*lane).filled) };
         let Some(cell) = cells.get_mut(index) else { return self.site() };

@@ -107,7 +107,7 @@ impl Cpu {
         }
     }
 
-    fn lane(&self) -> *mut Lane {
+    pub(super) fn lane(&self) -> *mut Lane {
         // A lane starts with its CPU.
         self.jit.cpu.cast()
     }

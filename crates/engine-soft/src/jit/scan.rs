@@ -467,7 +467,7 @@ fn system(instr: &Instruction, long: bool, table: u8) -> Option<Kind> {
     if instr.mnemonic() == M::Cld {
         return Some(Kind::System);
     }
-    if !long {
+    if !long && !matches!(instr.mnemonic(), M::Cli | M::Sti | M::Clac | M::Stac) {
         return None;
     }
     let register = |i: u32| instr.op_kind(i) == OpKind::Register;

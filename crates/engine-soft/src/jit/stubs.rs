@@ -5,6 +5,7 @@
 
 use super::asm::{Asm, Label, cc, r};
 use super::context::NO_WINDOW;
+use super::emit::SCRATCH;
 use super::layout as l;
 use crate::mmu::SLOTS;
 
@@ -104,7 +105,6 @@ pub(super) struct Callees {
 const GUEST: [u8; 12] = [0, 1, 2, 3, 5, 6, 7, 8, 9, 12, 13, 14];
 /// Registers of the host that the calling convention preserves.
 const PRESERVED: [u8; 6] = [r::RBX, r::RBP, r::R12, r::R13, r::R14, r::R15];
-pub(super) const SCRATCH: [u8; 3] = [r::R10, r::R11, r::R15];
 
 pub(super) fn store_guest(asm: &mut Asm) {
     for reg in GUEST {
@@ -126,7 +126,7 @@ pub(super) fn store_scratch(asm: &mut Asm) {
     }
 }
 
-fn load_scratch(asm: &mut Asm) {
+pub(super) fn load_scratch(asm: &mut Asm) {
     for (i, reg) in SCRATCH.into_iter().enumerate() {
         asm.gs_load(reg, l::SCRATCH + 8 * i as i32);
     }

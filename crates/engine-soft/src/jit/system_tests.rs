@@ -48,8 +48,13 @@ fn bench(code: &[u8], options: SoftOptions) -> (Bench, GuestMemory) {
 }
 
 /// What came of running `code` until it halts or shuts down.
-fn run(code: &[u8], options: SoftOptions, posted: u32) -> (Option<Stop>, CpuState, Vec<u8>) {
+fn run(code: &[u8], options: SoftOptions, posted: u32, long: bool) -> (Option<Stop>, CpuState, Vec<u8>) {
     let (mut bench, memory) = bench(code, options);
+    if !long {
+        let mut state = bench.state().unwrap();
+        state.seg[1].attr ^= Segment::LONG | Segment::DB;
+        bench.set_state(&state).unwrap();
+    }
     if posted != 0 {
         bench.cpu().slot.post(posted);
     }
@@ -61,8 +66,13 @@ fn run(code: &[u8], options: SoftOptions, posted: u32) -> (Option<Stop>, CpuStat
 
 /// Runs `code` in both and compares.
 fn both(code: &[u8], posted: u32) -> (Option<Stop>, CpuState, Vec<u8>) {
-    let translated = run(code, SoftOptions::default(), posted);
-    let interpreted = run(code, SoftOptions::interpreter(), posted);
+    both_as(code, posted, true)
+}
+
+/// The same for 64-bit code or, if it is not `long`, 32-bit code.
+fn both_as(code: &[u8], posted: u32, long: bool) -> (Option<Stop>, CpuState, Vec<u8>) {
+    let translated = run(code, SoftOptions::default(), posted, long);
+    let interpreted = run(code, SoftOptions::interpreter(), posted, long);
     assert_eq!(translated.1.gpr, interpreted.1.gpr);
     assert_eq!(translated.1.rip, interpreted.1.rip);
     assert_eq!(translated.1.rflags, interpreted.1.rflags);
@@ -131,6 +141,37 @@ fn the_users_page_is_closed_again_behind_clac() {
     let (stop, state, _) = both(&code, 0);
     assert!(matches!(stop, Some(Stop::TripleFault)));
     assert_eq!((state.cr2, state.rip), (USER + 0x78, CODE + 18));
+}
+
+#[test]
+fn the_users_page_is_opened_and_closed_in_32_bit_code() {
+    // In a loop, and two accesses side by side each time, which look up their range together.
+    #[rustfmt::skip]
+    let code = [
+        0xb9, 20, 0, 0, 0,                      // mov ecx, 20
+        0xfa, 0x0f, 0x01, 0xcb, 0x89, 0x4e, 4,  // cli; stac; mov [esi+4], ecx
+        0x89, 0x4e, 0xf4 + 8, 0x0f, 0x01, 0xca, // mov [esi-4], ecx: the next page down; clac
+        0x49, 0x75, 0xf0,                       // dec ecx; jnz to cli
+        0x8b, 0x06, 0xf4,                       // mov eax, [esi]; hlt
+    ];
+    let (stop, state, bytes) = both_as(&code, 0, false);
+    assert!(matches!(stop, Some(Stop::TripleFault)));
+    assert_eq!((state.cr2, state.gpr[reg::RCX]), (USER, 0));
+    assert_eq!((bytes[0x1004], bytes[0xffc]), (1, 1));
+    // Opened by POPF, which is the interpreter's, between accesses to what is the user's.
+    #[rustfmt::skip]
+    let code = [
+        0xb9, 20, 0, 0, 0,                                     // mov ecx, 20
+        0x9c, 0x81, 0x0c, 0x24, 0, 0, 4, 0, 0x9d,              // pushfd; or dword [esp], 40000h; popfd
+        0x89, 0x4e, 8, 0x01, 0x4e, 12,                         // mov [esi+8], ecx; add [esi+12], ecx
+        0x9c, 0x81, 0x24, 0x24, 0xff, 0xff, 0xfb, 0xff, 0x9d,  // pushfd; and dword [esp], ~40000h; popfd
+        0x49, 0x75, 0xe5,                                      // dec ecx; jnz to the first pushfd
+        0x8b, 0x46, 8, 0x8b, 0x5e, 12, 0xf4,                   // mov eax, [esi+8]; mov ebx, [esi+12]; hlt
+    ];
+    let (stop, state, bytes) = both_as(&code, 0, false);
+    assert!(matches!(stop, Some(Stop::TripleFault)));
+    assert_eq!((state.cr2, state.gpr[reg::RCX]), (USER + 8, 0));
+    assert_eq!((bytes[0x1008], bytes[0x100c]), (1, 210));
 }
 
 /// What system calls and strings have left behind.

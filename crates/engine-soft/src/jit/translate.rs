@@ -7,7 +7,7 @@ use memory::{Gpa, Kind as MemoryKind, code_lines};
 
 use super::CELLS;
 use super::cache::{Block, Exit, Key, NONE, Point, reserve};
-use super::emit::{Emitter, stack_operand};
+use super::emit::{Emitter, Progress, stack_operand};
 use super::scan::{Ins, Kind, MOST, Scan, Source, ends_block};
 use crate::cpu::{CodeSize, Cpu, Exec};
 use crate::lockstep;
@@ -27,7 +27,7 @@ pub(super) mod mode {
     /// In 32-bit code: FS and GS have no limits.
     pub(crate) const FS: u8 = 0x10;
     pub(crate) const GS: u8 = 0x20;
-    /// The form without a stack window.
+    /// The form that checks each access by itself, without stack window and groups.
     pub(crate) const PLAIN: u8 = 0x80;
     /// The bits that are part of a jump target's tag.
     pub(crate) const TAGGED: u8 = 0x3f;
@@ -70,23 +70,9 @@ impl Cpu {
             let long = mode & mode::SHORT == 0;
             let plain = [long || mode & mode::FS != 0, long || mode & mode::GS != 0];
             let units = mode & mode::FPU != 0;
-            let scan_bytes = |bytes: &[u8]| {
-                {
-                    let before = &page[..offset];
-                    Source {
-                        bytes,
-                        before,
-                        rip,
-                        long,
-                        plain,
-                        table: mode >> mode::TABLE & 3,
-                        units,
-                        alone,
-                        model: &model,
-                    }
-                }
-                .scan()
-            };
+            let (before, table) = (&page[..offset], mode >> mode::TABLE & 3);
+            let scan_bytes =
+                |bytes: &[u8]| Source { bytes, before, rip, long, plain, table, units, alone, model: &model }.scan();
             let mut bytes = Cow::Borrowed(&page[offset..]);
             let mut scan = scan_bytes(&bytes);
             if self.shared.options.translator == Translator::LockStep {
@@ -199,12 +185,12 @@ impl Cpu {
                     (first_cell + cells - 1) as u32
                 })
             };
-            let mut emitter = Emitter::new(
-                &mut asm,
-                &stubs,
+            let mut emitter = Emitter {
+                asm: &mut asm,
+                stubs: &stubs,
                 scan,
                 bytes,
-                key.rip,
+                rip: key.rip,
                 long,
                 table,
                 bmi2,
@@ -212,17 +198,17 @@ impl Cpu {
                 block,
                 first_exit,
                 window,
-                key.mode & mode::PLAIN != 0,
-                cpu.shared.slots.len() == 1,
-                &mut lower,
-                &mut cell,
-            );
-            emitter.own = own;
+                lower: &mut lower,
+                cell: &mut cell,
+                own,
+                alone: cpu.shared.slots.len() == 1,
+                plain: key.mode & mode::PLAIN != 0,
+                now: Progress::start(scan, key.rip),
+            };
             emitter.block();
-            let starts = std::mem::take(&mut emitter.starts);
-            let mut faults = std::mem::take(&mut emitter.faults);
+            let Progress { starts, mut faults, ways: written, .. } = emitter.now;
             faults.push(0);
-            ways = std::mem::take(&mut emitter.ways);
+            ways = written;
             len = asm.len() as u32;
             let behind = scan.list.last().map_or((0, 0), |ins| (0, ins.live_after as u8));
             let lives = scan.list.iter().map(|ins| (ins.len() as u8, ins.live_before() as u8)).chain([behind]);

@@ -182,14 +182,16 @@ fn stac(cpu: &mut Cpu, _: &Op) -> Exec {
     alignment_check(cpu, rflags::AC)
 }
 
-/// CLAC and STAC. Only the table for data accesses depends on AC at CPL 0: the block goes on.
+/// CLAC and STAC. Only the table for data accesses depends on AC at CPL 0: if that stays, the block goes on.
 fn alignment_check(cpu: &mut Cpu, ac: u64) -> Exec {
     if cpu.cpl != 0 {
         return Err(cpu.ud());
     }
-    let left = cpu.leave;
+    let (left, table) = (cpu.leave, cpu.data_table);
     cpu.set_system_flags(cpu.system_flags & !rflags::AC | ac);
-    cpu.leave = left;
+    if cpu.data_table == table {
+        cpu.leave = left;
+    }
     Ok(())
 }
 

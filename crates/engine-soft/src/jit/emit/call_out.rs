@@ -17,7 +17,7 @@ impl<'a> Emitter<'a> {
         let stub = self.call_stub(touches_flags);
         self.asm.jmp_out(stub);
         self.asm.bind(resume);
-        self.in_host = false;
-        self.in_memory = true;
+        self.now.in_host = false;
+        self.now.in_memory = true;
     }
 }

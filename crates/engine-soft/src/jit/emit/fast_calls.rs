@@ -99,7 +99,7 @@ impl Emitter<'_> {
         let way = self.way(ins.instr.next_ip(), STATUS);
         self.asm.stream(Stream::Cold);
         self.asm.bind(odd);
-        (self.in_host, self.in_memory) = (false, true);
+        (self.now.in_host, self.now.in_memory) = (false, true);
         self.call_out(ins);
         self.asm.jmp(way.1);
         self.asm.stream(Stream::Hot);

@@ -15,20 +15,20 @@ impl<'a> Emitter<'a> {
         self.asm.bytes(&[0x9f, 0x0f, 0x90, 0xc0, 0x65, 0x66, 0x89, 0x04, 0x25]);
         self.asm.imm32(l::FLAGS as u32);
         self.asm.mov(r::RAX, scratch);
-        self.in_memory = true;
+        self.now.in_memory = true;
     }
 
     /// The host's flags are about to be overwritten, `live` of them are needed later. Clobbers R10.
     pub(super) fn give_up_flags(&mut self, live: u32) {
-        if live != 0 && !self.in_memory {
+        if live != 0 && !self.now.in_memory {
             self.save_flags(r::R10);
         }
-        self.in_host = false;
+        self.now.in_host = false;
     }
 
     /// Takes the flags from memory into the host's register, where they are not yet. Clobbers `scratch`.
     pub(super) fn take_flags(&mut self, scratch: u8) {
-        if self.in_host {
+        if self.now.in_host {
             return;
         }
         self.asm.mov(scratch, r::RAX);
@@ -37,7 +37,7 @@ impl<'a> Emitter<'a> {
         self.asm.imm32(l::FLAGS as u32);
         self.asm.bytes(&[0x04, 0x7f, 0x9e]);
         self.asm.mov(r::RAX, scratch);
-        self.in_host = true;
+        self.now.in_host = true;
     }
 
     /// Before an instruction of the guest's that is run as it is: it must see the flags that it reads, and those that
@@ -46,7 +46,7 @@ impl<'a> Emitter<'a> {
         let merges = ins.writes != 0 && ins.live_after & !ins.kills != 0;
         let kept = if merges { ins.live_after & !ins.kills } else { 0 };
         let needed = ins.reads | kept;
-        if needed & !RflagsBits::CF == 0 && needed != 0 && !self.in_host {
+        if needed & !RflagsBits::CF == 0 && needed != 0 && !self.now.in_host {
             // bt word gs:[flags], 8: CF alone. The others are garbage, but then all of them are overwritten or dead. A
             // wider load would wait for the store of the flags.
             self.asm.bytes(&[0x65, 0x66, 0x0f, 0xba, 0x24, 0x25]);
@@ -60,8 +60,8 @@ impl<'a> Emitter<'a> {
     /// After it.
     pub(super) fn flags_written(&mut self, ins: &Ins) {
         if ins.writes != 0 {
-            self.in_host = true;
-            self.in_memory = false;
+            self.now.in_host = true;
+            self.now.in_memory = false;
         }
     }
 }

@@ -41,10 +41,6 @@ fn reach(ins: &Ins) -> (Register, Register, u32, Register) {
     (instr.memory_base(), instr.memory_index(), instr.memory_index_scale(), segment)
 }
 
-fn displacement(ins: &Ins) -> i64 {
-    ins.instr.memory_displacement64() as i64
-}
-
 /// Whether `ins` may change general-purpose register `register`.
 fn changes(ins: &Ins, register: Register) -> bool {
     use Mnemonic as M;
@@ -74,6 +70,14 @@ fn changes(ins: &Ins, register: Register) -> bool {
 }
 
 impl Emitter<'_> {
+    /// The displacement of the memory operand, that of a 32-bit address with its sign.
+    fn displacement(&self, ins: &Ins) -> i64 {
+        let displacement = ins.instr.memory_displacement64() as i64;
+        let registers = [ins.instr.memory_base(), ins.instr.memory_index()];
+        let short = !self.long || registers.iter().any(|register| register.size() == 4);
+        if short { i64::from(displacement as i32) } else { displacement }
+    }
+
     /// Whether `ins` leaves R11 alone and does not leave the block in the middle.
     fn keeps_group(&self, ins: &Ins) -> bool {
         let on_window = self.window.is_some() && ins.rsp.is_some();
@@ -93,17 +97,17 @@ impl Emitter<'_> {
 
     /// To be called when `ins` has been written.
     pub(super) fn after_instruction(&mut self, ins: &Ins) {
-        if let Some(group) = self.group
+        if let Some(group) = self.now.group
             && (!self.keeps_group(ins) || changes(ins, group.base) || changes(ins, group.index))
         {
-            self.group = None;
+            self.now.group = None;
         }
     }
 
     /// The distance from R11 at which the memory operand of `ins` is, if that is known.
     pub(super) fn beside(&self, ins: &Ins, write: bool) -> Option<i32> {
-        let group = self.group?;
-        let at = displacement(ins);
+        let group = self.now.group?;
+        let at = self.displacement(ins);
         let end = at.checked_add(ins.instr.memory_size().size() as i64)?;
         let same = reach(ins) == (group.base, group.index, group.scale, group.segment);
         let covered = at >= group.low && end <= group.high && (group.write || !write);
@@ -112,13 +116,12 @@ impl Emitter<'_> {
 
     /// If others follow `ins`, instruction `number` of the block, looks up the range that they cover.
     pub(super) fn start_group(&mut self, ins: &Ins, number: usize, write: bool) -> bool {
-        // Displacements of 32-bit code wrap at 4 GiB.
-        if self.plain || !self.long || resident_mask(&ins.instr) >> r::R11 & 1 != 0 {
+        if self.plain || resident_mask(&ins.instr) >> r::R11 & 1 != 0 {
             return false;
         }
         let (base, index, scale, segment) = reach(ins);
         let size = |ins: &Ins| ins.instr.memory_size().size() as i64;
-        let mut group = Group { base, index, scale, segment, low: displacement(ins), high: 0, write };
+        let mut group = Group { base, index, scale, segment, low: self.displacement(ins), high: 0, write };
         group.high = group.low.saturating_add(size(ins));
         let mut any = false;
         let mut previous = ins;
@@ -131,7 +134,7 @@ impl Emitter<'_> {
             if self.on_window(next).is_some() || reach(next) != (base, index, scale, segment) {
                 continue;
             }
-            let (low, high) = (displacement(next), displacement(next).saturating_add(size(next)));
+            let (low, high) = (self.displacement(next), self.displacement(next).saturating_add(size(next)));
             let (low, high) = (low.min(group.low), high.max(group.high));
             if high.saturating_sub(low) > WIDEST || resident_mask(&next.instr) >> r::R11 & 1 != 0 {
                 continue;
@@ -143,7 +146,7 @@ impl Emitter<'_> {
             return false;
         }
         self.check_group(ins, &group);
-        self.group = Some(group);
+        self.now.group = Some(group);
         true
     }
 
@@ -155,7 +158,7 @@ impl Emitter<'_> {
         let tag = if group.write { write_tag } else { read_tag };
         let cold = self.asm.label();
         let retry = self.asm.here();
-        let cell = (self.cell)(self.current).map(cells::place);
+        let cell = (self.cell)(self.now.current).map(cells::place);
         match cell {
             Some(place) => {
                 self.asm.gs(0x2b, r::R11, place);

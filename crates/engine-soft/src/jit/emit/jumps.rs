@@ -42,11 +42,11 @@ impl<'a> Emitter<'a> {
 
     /// The number and the stub of a new way out.
     pub(super) fn way(&mut self, rip: u64, live: u32) -> (u32, Label) {
-        let after = self.starts.len().min(self.scan.list.len()) as u16;
-        let exit = self.first_exit + self.ways.len() as u32;
+        let after = self.now.starts.len().min(self.scan.list.len()) as u16;
+        let exit = self.first_exit + self.now.ways.len() as u32;
         let stub = self.asm.label();
         // Its jump is filled in by `link_here`, its code written by `write_stubs`.
-        self.ways.push(Way { exit, rip, jump: stub, stub, space: None, variant: false, after, live });
+        self.now.ways.push(Way { exit, rip, jump: stub, stub, space: None, variant: false, after, live });
         (exit, stub)
     }
 
@@ -68,7 +68,7 @@ impl<'a> Emitter<'a> {
     pub(super) fn link_here(&mut self, way: (u32, Label), space: Option<Label>) {
         self.asm.jump_distance(way.1);
         let jump = self.asm.here();
-        if let Some(entry) = self.ways.iter_mut().find(|w| w.exit == way.0) {
+        if let Some(entry) = self.now.ways.iter_mut().find(|w| w.exit == way.0) {
             entry.jump = jump;
             entry.space = space;
         }
@@ -97,7 +97,7 @@ impl<'a> Emitter<'a> {
         let condition = condition_bits(condition);
         // What is needed at the target is not known apart from what is needed behind: both then.
         let live = if self.flags_known(target) { ins.live_after } else { STATUS };
-        if same && !back && (live == 0 || self.in_memory) {
+        if same && !back && (live == 0 || self.now.in_memory) {
             let way = self.way(target, live);
             self.asm.bytes(&[0x0f, 0x80 | condition]);
             return self.link_here(way, None);
@@ -105,7 +105,7 @@ impl<'a> Emitter<'a> {
         let on = self.asm.label();
         self.asm.jcc(condition ^ 1, on);
         // The way to the target must not make those behind the branch believe that the flags are elsewhere.
-        let before = (self.in_host, self.in_memory);
+        let before = (self.now.in_host, self.now.in_memory);
         self.give_up_flags(live);
         let way = self.way(target, live);
         let space = self.leave_page(target, way);
@@ -114,7 +114,7 @@ impl<'a> Emitter<'a> {
         }
         self.asm.byte(0xe9);
         self.link_here(way, space);
-        (self.in_host, self.in_memory) = before;
+        (self.now.in_host, self.now.in_memory) = before;
         self.asm.bind(on);
     }
 
@@ -183,7 +183,7 @@ impl<'a> Emitter<'a> {
         self.asm.gs(0x2b, r::R11, l::SPACE_TAG);
         self.asm.bind(wanted);
         self.asm.gs_store(l::RIP, r::R11);
-        let start = self.starts.last().copied();
+        let start = self.now.starts.last().copied();
         if let Some(start) = start {
             self.asm.gs_store_label(l::SITE, start);
         }
@@ -194,7 +194,7 @@ impl<'a> Emitter<'a> {
     /// The code that ways out lead to as long as they are not linked.
     pub(super) fn write_stubs(&mut self) {
         self.asm.stream(Stream::Cold);
-        for way in &self.ways {
+        for way in &self.now.ways {
             self.asm.bind(way.stub);
             self.asm.gs_store_imm32(l::SITE, way.exit);
             if self.same_page(way.rip) || way.variant {

@@ -8,7 +8,6 @@ use crate::jit::cells;
 use crate::jit::encoding::{Encoding, HostMemory};
 use crate::jit::layout as l;
 use crate::jit::scan::Ins;
-use crate::jit::stubs::SCRATCH as STUB_SCRATCH;
 
 impl<'a> Emitter<'a> {
     /// The linear address of the memory operand of `instr` in `to`; clobbers `other`, leaves the flags.
@@ -108,7 +107,7 @@ impl<'a> Emitter<'a> {
     /// Clobbers `other` and the host's flags.
     pub(super) fn check(&mut self, at: u8, other: u8, size: usize, write: bool) {
         if let Some(index) = cells::size_index(size)
-            && let Some(cell) = (self.cell)(self.current)
+            && let Some(cell) = (self.cell)(self.now.current)
         {
             return self.check_cell(at, size, write, index, cell);
         }
@@ -129,16 +128,16 @@ impl<'a> Emitter<'a> {
         self.asm.gs_store_label(l::SITE, retry);
         self.note_access(at, size, write, behind);
         let which = SCRATCH.iter().position(|s| *s == at).unwrap_or(0);
-        let slow = if self.units == 0 { &self.stubs.slow_last } else { &self.stubs.slow };
+        let slow = if self.now.units == 0 { &self.stubs.slow_last } else { &self.stubs.slow };
         self.asm.jmp_out(slow[which][usize::from(write)]);
         self.asm.stream(Stream::Hot);
-        self.in_host = false;
+        self.now.in_host = false;
     }
 
     /// Notes for a read where the code goes on with the operand's address in `at`.
     fn note_access(&mut self, at: u8, size: usize, write: bool, behind: Label) {
         if !write {
-            let which = STUB_SCRATCH.iter().position(|s| *s == at).unwrap_or(0);
+            let which = SCRATCH.iter().position(|s| *s == at).unwrap_or(0);
             self.asm.gs_store_imm32(l::ACCESS, (which << 8 | size) as u32);
             self.asm.gs_store_label(l::BEHIND, behind);
         }
@@ -175,7 +174,7 @@ impl<'a> Emitter<'a> {
         let which = SCRATCH.iter().position(|s| *s == at).unwrap_or(0);
         self.asm.jmp_out(self.stubs.fill[index][usize::from(write)][which]);
         self.asm.stream(Stream::Hot);
-        self.in_host = false;
+        self.now.in_host = false;
     }
 
     /// Whether LOCK means nothing here: with one CPU nobody else modifies a word at the same time. What locks its own
@@ -210,7 +209,7 @@ impl<'a> Emitter<'a> {
             self.note_pointers(ins);
             return true;
         }
-        let number = self.starts.len() - 1;
+        let number = self.now.starts.len() - 1;
         if self.beside(ins, write).is_some() || self.start_group(ins, number, write) {
             let Some(distance) = self.beside(ins, write) else { return false };
             self.prepare_flags(ins, r::R10);
@@ -226,28 +225,28 @@ impl<'a> Emitter<'a> {
             return true;
         }
         // Of the scratch registers two are needed that no operand uses; R15 last, since it may be the window's.
-        let order = if self.group.is_some() { [r::R10, r::R15, r::R11] } else { [r::R11, r::R10, r::R15] };
+        let order = if self.now.group.is_some() { [r::R10, r::R15, r::R11] } else { [r::R11, r::R10, r::R15] };
         let mut free = order.into_iter().filter(|reg| mask >> reg & 1 == 0);
         let (Some(at), other) = (free.next(), free.next()) else { return false };
         // The second one is needed before operands are loaded only.
         let other = other.unwrap_or(if at == r::R11 { r::R10 } else { r::R11 });
         if at == r::R11 || other == r::R11 {
-            self.group = None;
+            self.now.group = None;
         }
         let size = ins.instr.memory_size().size();
         self.linear_address(&ins.instr, at, other);
         let live = ins.live_before();
-        if live != 0 && !self.in_memory {
+        if live != 0 && !self.now.in_memory {
             self.save_flags(other);
         }
-        self.in_host = false;
+        self.now.in_host = false;
         self.check(at, other, size, write);
         self.prepare_flags(ins, other);
         self.load_registers(Self::needed(&ins.instr, mask));
         self.may_fault(ins);
         if !encoding.emit(self.asm, &ins.instr, HostMemory::At(at)) {
             // Nothing has been done yet that counts.
-            self.in_host = false;
+            self.now.in_host = false;
             self.restore_window(1 << r::R15);
             return false;
         }

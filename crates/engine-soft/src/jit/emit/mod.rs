@@ -41,7 +41,7 @@ pub(super) struct Way {
     pub(super) stub: Label,
     /// The space number that it is compared with, if it leaves the page: the end of the immediate.
     pub(super) space: Option<Label>,
-    /// It leads to this block's form without a window.
+    /// It leads to this block's plain form.
     pub(super) variant: bool,
     /// How many instructions come before it, and the flags that are needed behind it.
     pub(super) after: u16,
@@ -78,6 +78,11 @@ pub(super) struct Emitter<'a> {
     pub(super) alone: bool,
     /// Each access is checked by itself.
     pub(super) plain: bool,
+    pub(super) now: Progress,
+}
+
+/// How far the writing of a block has come.
+pub(super) struct Progress {
     /// The units that instructions of the block use in place.
     units: u8,
     /// The upper half of the x87 instruction pointer, as far as it is known.
@@ -87,7 +92,7 @@ pub(super) struct Emitter<'a> {
     /// What R11 holds.
     group: Option<Group>,
     /// The address of the instruction that is being written.
-    pub(super) current: u64,
+    current: u64,
     pub(super) ways: Vec<Way>,
     /// The start of each instruction's code.
     pub(super) starts: Vec<Label>,
@@ -97,8 +102,25 @@ pub(super) struct Emitter<'a> {
     in_memory: bool,
 }
 
+impl Progress {
+    /// At the start of a block at `rip`: the flags are in memory.
+    pub(super) fn start(scan: &Scan, rip: u64) -> Self {
+        Self {
+            units: scan.list.iter().fold(0, |all, ins| all | ins.units),
+            fip_high: None,
+            faults: Vec::new(),
+            group: None,
+            current: rip,
+            ways: Vec::new(),
+            starts: Vec::new(),
+            in_host: false,
+            in_memory: true,
+        }
+    }
+}
+
 /// The host's registers that are free for the translator, in the order of [`Stubs::slow`].
-const SCRATCH: [u8; 3] = [r::R11, r::R10, r::R15];
+pub(super) const SCRATCH: [u8; 3] = [r::R11, r::R10, r::R15];
 
 /// General-purpose registers that are not in the host's, as a mask of those among the register operands.
 fn resident_mask(instr: &Instruction) -> u16 {
@@ -124,56 +146,7 @@ fn number(register: Register) -> u8 {
     register.full_register().number() as u8
 }
 
-impl<'a> Emitter<'a> {
-    #[allow(clippy::too_many_arguments, reason = "a plain list of what is needed")]
-    pub(super) fn new(
-        asm: &'a mut Asm,
-        stubs: &'a Stubs,
-        scan: &'a Scan,
-        bytes: &'a [u8],
-        rip: u64,
-        long: bool,
-        table: u8,
-        bmi2: bool,
-        count: bool,
-        block: u32,
-        first_exit: u32,
-        window: Option<(i32, i32, bool)>,
-        plain: bool,
-        alone: bool,
-        lower: &'a mut dyn FnMut(&Instruction) -> *const Op,
-        cell: &'a mut dyn FnMut(u64) -> Option<u32>,
-    ) -> Self {
-        Self {
-            asm,
-            stubs,
-            scan,
-            bytes,
-            rip,
-            long,
-            table,
-            bmi2,
-            count,
-            block,
-            first_exit,
-            window,
-            lower,
-            cell,
-            own: None,
-            plain,
-            alone,
-            units: scan.list.iter().fold(0, |all, ins| all | ins.units),
-            fip_high: None,
-            faults: Vec::new(),
-            group: None,
-            current: rip,
-            ways: Vec::new(),
-            starts: Vec::new(),
-            in_host: false,
-            in_memory: true,
-        }
-    }
-
+impl Emitter<'_> {
     /// Writes the block.
     pub(super) fn block(&mut self) {
         if let Some(own) = self.own {
@@ -196,14 +169,14 @@ impl<'a> Emitter<'a> {
                 counted = end;
             }
             let start = self.asm.here();
-            self.starts.push(start);
-            self.faults.push(if ins.units != 0 { super::cache::Point::UNIT } else { 0 });
-            self.current = ins.instr.ip();
+            self.now.starts.push(start);
+            self.now.faults.push(if ins.units != 0 { super::cache::Point::UNIT } else { 0 });
+            self.now.current = ins.instr.ip();
             self.instruction(ins);
             self.after_instruction(ins);
         }
         let end = self.asm.here();
-        self.starts.push(end);
+        self.now.starts.push(end);
         if !self.scan.ends {
             let next = self.scan.list.last().map_or(self.rip, |ins| ins.instr.next_ip());
             let live = self.scan.list.last().map_or(STATUS, |ins| ins.live_after);
@@ -226,7 +199,7 @@ impl<'a> Emitter<'a> {
             Kind::Verbatim => self.verbatim(ins),
             Kind::Memory { write } => {
                 if !self.memory(ins, write) {
-                    self.group = None;
+                    self.now.group = None;
                     self.call_out(ins);
                 }
             }
@@ -250,7 +223,7 @@ impl<'a> Emitter<'a> {
             Kind::CallOut => self.call_out(ins),
         }
         if ins.kind == Kind::CallOut {
-            self.fip_high = None;
+            self.now.fip_high = None;
         }
     }
 }

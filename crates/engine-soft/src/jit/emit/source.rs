@@ -83,7 +83,7 @@ impl Emitter<'_> {
     pub(super) fn with_live_immediate(&mut self, ins: &Ins) -> bool {
         use Mnemonic as M;
         let (Some(own), Some(range)) = (self.own, self.live_immediate(ins)) else { return false };
-        self.group = None;
+        self.now.group = None;
         self.prepare_flags(ins, r::R10);
         let to = number(ins.instr.op0_register());
         let wide = if ins.instr.op0_register().size() == 8 { 8 } else { 0 };

@@ -31,7 +31,7 @@ impl<'a> Emitter<'a> {
         self.asm.stream(Stream::Cold);
         self.asm.bytes(&[0x0f, 0x80 | cc::NE]);
         self.link_here(way, None);
-        if let Some(way) = self.ways.last_mut() {
+        if let Some(way) = self.now.ways.last_mut() {
             way.variant = true;
         }
         self.asm.gs_store_imm32(l::SITE, self.block);

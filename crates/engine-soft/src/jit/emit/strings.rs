@@ -67,21 +67,21 @@ impl Emitter<'_> {
             self.asm.lea(r::RDI, Some(r::RDI), None, size as i32, !self.long);
         }
         if compares {
-            (self.in_host, self.in_memory) = (true, false);
+            (self.now.in_host, self.now.in_memory) = (true, false);
         }
         let done = self.asm.here();
 
-        let behind = (self.in_host, self.in_memory);
+        let behind = (self.now.in_host, self.now.in_memory);
         self.asm.stream(Stream::Cold);
         self.asm.bind(down);
-        (self.in_host, self.in_memory) = (false, true);
+        (self.now.in_host, self.now.in_memory) = (false, true);
         self.call_out(ins);
         if compares {
             self.take_flags(r::R10);
         }
         self.asm.jmp(done);
         self.asm.stream(Stream::Hot);
-        (self.in_host, self.in_memory) = behind;
+        (self.now.in_host, self.now.in_memory) = behind;
     }
 
     fn string_address(&mut self, register: u8) {

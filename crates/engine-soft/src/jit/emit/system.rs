@@ -105,14 +105,14 @@ impl<'a> Emitter<'a> {
 
     /// At `label`, out of line: the interpreter's handler, and back to `done`. The flags are in memory or dead.
     fn called_out_at(&mut self, label: Label, done: Label, ins: &Ins) {
-        let before = (self.in_host, self.in_memory);
+        let before = (self.now.in_host, self.now.in_memory);
         self.asm.stream(Stream::Cold);
         self.asm.bind(label);
-        (self.in_host, self.in_memory) = (false, true);
+        (self.now.in_host, self.now.in_memory) = (false, true);
         self.call_out(ins);
         self.asm.jmp(done);
         self.asm.stream(Stream::Hot);
-        (self.in_host, self.in_memory) = before;
+        (self.now.in_host, self.now.in_memory) = before;
     }
 
     /// CMPXCHG16B. What is not aligned raises #GP, which would come as a signal.
@@ -131,7 +131,7 @@ impl<'a> Emitter<'a> {
         if !encoding.emit(self.asm, &ins.instr, HostMemory::At(r::R11)) {
             // Nothing has been done yet that counts.
             self.asm.bind(unaligned);
-            self.in_host = false;
+            self.now.in_host = false;
             return self.call_out(ins);
         }
         self.flags_written(ins);
@@ -159,7 +159,7 @@ impl<'a> Emitter<'a> {
         self.give_up_flags(ins.live_before());
         let place = self.stack_place(ins, 0, false);
         self.stack_move(0x8b, r::R10, place);
-        self.in_host = false;
+        self.now.in_host = false;
         let (slow, on, changed) = (self.asm.label(), self.asm.label(), self.asm.label());
         self.asm.mov(r::R11, r::R10);
         self.asm.gs(0x33, r::R11, l::SYSTEM_FLAGS);
@@ -180,7 +180,7 @@ impl<'a> Emitter<'a> {
         self.asm.bind(on);
         self.flags_image();
         self.move_rsp(8);
-        self.in_memory = true;
+        self.now.in_memory = true;
         let done = self.asm.here();
         if self.table != table::USER {
             self.asm.stream(Stream::Cold);

@@ -18,7 +18,7 @@ impl<'a> Emitter<'a> {
     /// Brings the units that the block uses into the host's registers. The flags are in memory.
     pub(super) fn bring_units(&mut self) {
         for (index, unit) in [unit::VECTOR, unit::X87].into_iter().enumerate() {
-            if self.units & unit == 0 {
+            if self.now.units & unit == 0 {
                 continue;
             }
             let missing = self.asm.label();
@@ -35,8 +35,8 @@ impl<'a> Emitter<'a> {
 
     /// The stub for calling out.
     pub(super) fn call_stub(&self, touches_flags: bool) -> u32 {
-        let last = self.starts.len() >= self.scan.list.len();
-        match (self.units == 0 || last, touches_flags) {
+        let last = self.now.starts.len() >= self.scan.list.len();
+        match (self.now.units == 0 || last, touches_flags) {
             (true, true) => self.stubs.call_flags_last,
             (true, false) => self.stubs.call_last,
             (false, true) => self.stubs.call_flags,
@@ -47,9 +47,9 @@ impl<'a> Emitter<'a> {
     /// Right before an instruction that the host may raise an exception for: notes where the flags are then.
     pub(super) fn may_fault(&mut self, ins: &Ins) {
         if ins.units != 0
-            && self.in_host
-            && !self.in_memory
-            && let Some(point) = self.faults.last_mut()
+            && self.now.in_host
+            && !self.now.in_memory
+            && let Some(point) = self.now.faults.last_mut()
         {
             *point |= Point::FLAGS_IN_HOST;
         }
@@ -86,9 +86,9 @@ impl<'a> Emitter<'a> {
         // The upper half is the same throughout a block, unless somebody else writes to it.
         self.asm.gs_store_imm32(l::FIP, instr.ip() as u32);
         let high = (instr.ip() >> 32) as u32;
-        if self.fip_high != Some(high) {
+        if self.now.fip_high != Some(high) {
             self.asm.gs_store_imm32(l::FIP + 4, high);
-            self.fip_high = Some(high);
+            self.now.fip_high = Some(high);
         }
     }
 }
