@@ -11,7 +11,7 @@ mod terminal;
 
 pub use file::open_at_once;
 pub use heap::trim_heap;
-pub use mapping::Mapping;
+pub use mapping::{HUGE_PAGE, Mapping};
 pub use process::{memory_bytes, name_thread, online_cpus, thread_cpu_time};
 pub use pty::Pty;
 pub use signals::{Interrupt, Interrupts};

@@ -1,12 +1,18 @@
 //! Memory for host code that is never writable and executable at once: one memory file, mapped twice.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How much memory the host is asked for at once. Page by page, each first write is a fault.
+const AHEAD: usize = 256 << 10;
 
 /// A range of memory that is written through one mapping and run through another.
 pub(crate) struct ExecMemory {
     writable: *mut u8,
     code: *const u8,
     len: usize,
+    /// Up to here the host has been asked for pages.
+    asked: AtomicUsize,
 }
 
 // SAFETY: plain memory; who writes and who runs it is the owner's business.
@@ -43,7 +49,7 @@ impl ExecMemory {
             });
             libc::close(fd);
             let (writable, code) = maps?;
-            Ok(Self { writable, code, len })
+            Ok(Self { writable, code, len, asked: AtomicUsize::new(0) })
         }
     }
 
@@ -65,10 +71,23 @@ impl ExecMemory {
 
     /// Writes `bytes` at `offset`; nothing happens where they do not fit.
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
-        if offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len) {
+        if let Some(end) = offset.checked_add(bytes.len()).filter(|end| *end <= self.len) {
+            if end > self.asked.load(Ordering::Relaxed) {
+                self.ask(end);
+            }
             // SAFETY: within the mapping.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.writable.add(offset), bytes.len()) };
         }
+    }
+
+    /// Asks the host for the pages up to `end` and some more. If it gives none they come as they are written.
+    #[cold]
+    fn ask(&self, end: usize) {
+        let from = self.asked.load(Ordering::Relaxed);
+        let to = end.max(from).saturating_add(AHEAD).next_multiple_of(4096).min(self.len);
+        // SAFETY: within the mapping, from a page boundary on; writing nothing, it changes no contents.
+        unsafe { libc::madvise(self.writable.add(from).cast(), to - from, libc::MADV_POPULATE_WRITE) };
+        self.asked.store(to, Ordering::Relaxed);
     }
 
     /// Has the mapping that is written through let go of its pages; they come back when they are written again.
@@ -81,6 +100,7 @@ impl ExecMemory {
     pub(crate) fn discard(&self, offset: usize) {
         let from = offset.next_multiple_of(4096);
         if from < self.len {
+            self.asked.store(from.min(self.asked.load(Ordering::Relaxed)), Ordering::Relaxed);
             // SAFETY: within the mapping, from a page boundary on; the file's pages go, not the mapping.
             unsafe { libc::madvise(self.writable.add(from).cast(), self.len - from, libc::MADV_REMOVE) };
         }

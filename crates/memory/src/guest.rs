@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::Mapping;
+use base::{HUGE_PAGE, Mapping};
 
 use crate::{Error, Gpa, PAGE_SIZE, PageFlags, Result};
 
@@ -67,6 +67,9 @@ impl GuestMemory {
             if region.len == 0 || !aligned || region.start.0 < free_from {
                 return Err(bad);
             }
+            // Congruent, so that the host's huge pages can be the guest's.
+            let skew = region.start.0.wrapping_sub(offset) % HUGE_PAGE as u64;
+            offset = offset.checked_add(skew).ok_or(Error::Layout(region.start))?;
             placed.push((region, offset));
             free_from = end;
             offset = offset.checked_add(region.len).ok_or(Error::Layout(region.start))?;
@@ -78,6 +81,11 @@ impl GuestMemory {
         let none = (Region { start: Gpa(0), len: 0, kind: Kind::Ram }, 0);
         let main = placed.iter().copied().max_by_key(|(region, _)| region.len).unwrap_or(none);
         Ok(Self(Arc::new(Shared { mapping, regions: placed, main, flags })))
+    }
+
+    /// Has the host back the memory with huge pages where it can, for an engine whose CPU walks the host's tables too.
+    pub fn prefer_huge_pages(&self) {
+        self.0.mapping.prefer_huge_pages();
     }
 
     /// The regions in order of address.
@@ -116,6 +124,19 @@ impl GuestMemory {
                 let from = self.0.mapping.as_ptr().add(offset);
                 std::ptr::copy_nonoverlapping(from, data[range.clone()].as_mut_ptr(), range.len());
             }
+        })
+    }
+
+    /// Whether there are `bytes` at `at`; somewhere outside of memory there is nothing.
+    #[must_use]
+    pub fn holds(&self, at: Gpa, bytes: &[u8]) -> bool {
+        let mut now = [0; 256];
+        let mut at = at.0;
+        bytes.chunks(now.len()).all(|bytes| {
+            let now = &mut now[..bytes.len()];
+            let same = self.read(Gpa(at), now).is_ok() && now == bytes;
+            at = at.wrapping_add(bytes.len() as u64);
+            same
         })
     }
 

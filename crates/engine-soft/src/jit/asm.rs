@@ -237,6 +237,16 @@ impl Asm {
         self.imm32(at as u32);
     }
 
+    /// `movzx reg, word gs:[at]`
+    pub(super) fn gs_load16(&mut self, reg: u8, at: i32) {
+        self.byte(0x65);
+        if reg >= 8 {
+            self.byte(0x44);
+        }
+        self.bytes(&[0x0f, 0xb7, 0x04 | (reg & 7) << 3, 0x25]);
+        self.imm32(at as u32);
+    }
+
     /// `mov reg, gs:[at]`, 32 bits.
     pub(super) fn gs_load32(&mut self, reg: u8, at: i32) {
         self.byte(0x65);

@@ -86,6 +86,13 @@ impl Point {
     pub(super) const FLAGS_IN_HOST: u8 = 0x80;
 }
 
+/// What a page held when a block was last translated from it. It may have been written since.
+pub(super) struct PageCopy {
+    pub(super) bytes: [u8; 4096],
+    /// The number of the page.
+    pub(super) of: Option<usize>,
+}
+
 /// The translator's state of one vCPU.
 pub(crate) struct Jit {
     pub(super) memory: ExecMemory,
@@ -94,6 +101,8 @@ pub(crate) struct Jit {
     first: u32,
     pub(super) next: u32,
     pub(super) asm: Asm,
+    /// Where a block is translated from; taken while that is done.
+    pub(super) source: Option<Box<PageCopy>>,
     /// In the order of their code.
     pub(super) blocks: Vec<Block>,
     pub(super) exits: Vec<Exit>,
@@ -139,6 +148,7 @@ impl Jit {
             first,
             next: first,
             asm,
+            source: None,
             blocks: Vec::new(),
             exits: Vec::new(),
             points: Vec::new(),

@@ -89,6 +89,11 @@ const fn segment(number: usize) -> i32 {
     in_cpu(offset_of!(Cpu, seg) + number * size_of::<Segment>())
 }
 
+/// The selector of segment register `number`.
+pub(super) const fn selector(number: usize) -> i32 {
+    segment(number) + offset_of!(Segment, selector) as i32
+}
+
 const fn seg_base(number: usize) -> i32 {
     segment(number) + SEGMENT_BASE
 }

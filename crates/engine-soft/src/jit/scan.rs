@@ -383,7 +383,7 @@ fn kind(instr: &Instruction, long: bool) -> Kind {
         | M::Prefetcht2
         | M::Prefetchw
         | M::Prefetch => Kind::Nothing,
-        M::Sfence | M::Lfence | M::Mfence => Kind::Verbatim,
+        M::Sfence | M::Lfence | M::Mfence | M::Pause => Kind::Verbatim,
         M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd => {
             plain_memory(instr)
         }
@@ -464,7 +464,9 @@ fn wide_vex(instr: &Instruction, bytes: &[u8]) -> bool {
 /// privilege level 0 or 3, and table USER is for the latter.
 fn system(instr: &Instruction, long: bool, table: u8) -> Option<Kind> {
     use Mnemonic as M;
-    if instr.mnemonic() == M::Cld {
+    let of_segment =
+        matches!(instr.code(), Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg) && instr.op0_kind() == OpKind::Register;
+    if instr.mnemonic() == M::Cld || of_segment {
         return Some(Kind::System);
     }
     if !long && !matches!(instr.mnemonic(), M::Cli | M::Sti | M::Clac | M::Stac) {

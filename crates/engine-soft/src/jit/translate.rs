@@ -6,7 +6,7 @@ use iced_x86::{Instruction, Mnemonic};
 use memory::{Gpa, Kind as MemoryKind, code_lines};
 
 use super::CELLS;
-use super::cache::{Block, Exit, Key, NONE, Point, reserve};
+use super::cache::{Block, Exit, Key, NONE, PageCopy, Point, reserve};
 use super::emit::{Emitter, Progress, stack_operand};
 use super::scan::{Ins, Kind, MOST, Scan, Source, ends_block};
 use crate::cpu::{CodeSize, Cpu, Exec};
@@ -50,22 +50,33 @@ const WIDEST: i32 = 1024;
 impl Cpu {
     /// Translates the block at RIP, linear address `lin` and physical address `phys`; `None` if that cannot be done.
     pub(super) fn translate_block(&mut self, lin: u64, phys: u64, mode: u8) -> Exec<Option<u32>> {
+        let fresh = || Box::new(PageCopy { bytes: [0; PAGE as usize], of: None });
+        let mut source = self.translator().source.take().unwrap_or_else(fresh);
+        let block = self.translate_from(&mut source, lin, phys, mode);
+        self.translator().source = Some(source);
+        block
+    }
+
+    fn translate_from(&mut self, source: &mut PageCopy, lin: u64, phys: u64, mode: u8) -> Exec<Option<u32>> {
         let memory = self.shared.memory.clone();
         let Some(host) = memory.host_page(Gpa(phys)).filter(|page| page.kind == MemoryKind::Ram) else {
             return Ok(None);
         };
+        let start = phys & !(PAGE - 1);
         let offset = (phys & (PAGE - 1)) as usize;
         let key = Key { phys, rip: self.rip, mode };
         let model = self.model.clone();
-        let mut page = [0; PAGE as usize];
         loop {
             // Code that is rewritten again and again looks after itself, and at nothing around it.
             let alone = self.translator().is_rewritten(host.index);
-            let from = if alone { offset } else { 0 };
-            let to = if alone { (PAGE as usize).min(offset + MOST * 15) } else { PAGE as usize };
-            if memory.read(Gpa((phys & !(PAGE - 1)) + from as u64), &mut page[from..to]).is_err() {
+            let known = source.of == Some(host.index);
+            let copied = if alone { offset..(PAGE as usize).min(offset + MOST * 15) } else { 0..PAGE as usize };
+            if !known && memory.read(Gpa(start + copied.start as u64), &mut source.bytes[copied]).is_err() {
                 return Ok(None);
             }
+            // What comes of an old copy shows below.
+            source.of = (!alone).then_some(host.index);
+            let page = &source.bytes;
             let rip = key.rip;
             let long = mode & mode::SHORT == 0;
             let plain = [long || mode & mode::FS != 0, long || mode & mode::GS != 0];
@@ -75,6 +86,10 @@ impl Cpu {
                 |bytes: &[u8]| Source { bytes, before, rip, long, plain, table, units, alone, model: &model }.scan();
             let mut bytes = Cow::Borrowed(&page[offset..]);
             let mut scan = scan_bytes(&bytes);
+            if known && (scan.list.is_empty() || alone) {
+                source.of = None;
+                continue;
+            }
             if self.shared.options.translator == Translator::LockStep {
                 // Interrupts are held back behind STI by other means here and there.
                 let same = |ins: &Ins| ins.instr.mnemonic() != Mnemonic::Sti;
@@ -133,18 +148,15 @@ impl Cpu {
             }
             // What was read before the lines were marked may have changed since.
             let read = from.min(offset)..to.max(offset + in_page);
-            let mut again = [0; PAGE as usize];
-            let again = &mut again[..read.len()];
-            if memory.read(Gpa((phys & !(PAGE - 1)) + read.start as u64), again).is_err() {
-                return Ok(None);
-            }
-            if *again != page[read] {
+            if !memory.holds(Gpa(start + read.start as u64), &page[read]) {
+                source.of = None;
                 continue;
             }
             if let Some(tail) = second {
                 let mut more = [0; 15];
                 let rest = scan.used - in_page;
                 if memory.read(Gpa(tail), &mut more).is_err() || more[..rest] != bytes[in_page..in_page + rest] {
+                    source.of = None;
                     continue;
                 }
             }

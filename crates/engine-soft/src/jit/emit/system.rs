@@ -60,20 +60,20 @@ impl<'a> Emitter<'a> {
         self.asm.imm32(imm);
     }
 
-    /// MOV from CR0, CR2, CR3 or CR4.
+    /// MOV from CR0, CR2, CR3, CR4 or a segment register.
     fn read_control(&mut self, ins: &Ins) {
-        let from = match ins.instr.op1_register() {
-            Register::CR0 => l::CR0,
-            Register::CR2 => l::CR2,
-            Register::CR3 => l::CR3,
-            _ => l::CR4,
-        };
-        let to = number(ins.instr.op0_register());
-        if in_memory_bit(ins.instr.op0_register()) != 0 {
-            self.asm.gs_load(r::R10, from);
-            self.asm.gs_store(l::reg(to), r::R10);
-        } else {
-            self.asm.gs_load(to, from);
+        let (register, from) = (ins.instr.op0_register(), ins.instr.op1_register());
+        let resident = in_memory_bit(register) != 0;
+        let to = if resident { r::R10 } else { number(register) };
+        match from {
+            Register::CR0 => self.asm.gs_load(to, l::CR0),
+            Register::CR2 => self.asm.gs_load(to, l::CR2),
+            Register::CR3 => self.asm.gs_load(to, l::CR3),
+            Register::CR4 => self.asm.gs_load(to, l::CR4),
+            segment => self.asm.gs_load16(to, l::selector(segment.number())),
+        }
+        if resident {
+            self.asm.gs_store(l::reg(number(register)), r::R10);
         }
     }
 
