@@ -61,6 +61,8 @@ pub(super) struct Exit {
     pub(super) stub: u16,
     /// The place of the number of the space that it holds for: so far before that place; 0 if it stays in its page.
     pub(super) space: u8,
+    /// If it leads to its own block, so far behind its start.
+    pub(super) round: u8,
     /// How many instructions of its block come before it, and the flags that are needed behind it.
     pub(super) after: u8,
     pub(super) live: u8,
@@ -260,8 +262,8 @@ impl Jit {
 
     /// Leads `exit` to `block`, in the space with the tag `space` if it leaves its page.
     pub(super) fn link(&mut self, exit: u32, block: u32, space: u32) {
-        let entry = self.blocks[block as usize].code.0;
-        let Exit { jump, space: space_at, to, .. } = self.exits[exit as usize];
+        let Exit { jump, space: space_at, to, from, round, .. } = self.exits[exit as usize];
+        let entry = self.blocks[block as usize].code.0 + if from == block { u32::from(round) } else { 0 };
         if space_at != 0 {
             self.memory.write(jump as usize - usize::from(space_at), &space.to_le_bytes());
         }

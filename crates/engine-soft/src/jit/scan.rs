@@ -74,8 +74,10 @@ pub(super) struct Ins {
     pub(super) writes: u32,
     /// The flags that it surely changes.
     pub(super) kills: u32,
-    /// The flags that are needed after it.
+    /// The flags that are needed after it, wherever it leads.
     pub(super) live_after: u32,
+    /// Of a branch: those that are needed where it leads if it is taken.
+    pub(super) live_target: u32,
     /// How far RSP has moved since the block's start, if that is known.
     pub(super) rsp: Option<i32>,
 }
@@ -231,6 +233,7 @@ impl Source<'_> {
                 writes,
                 kills,
                 live_after: STATUS,
+                live_target: STATUS,
                 rsp,
                 instr,
             });
@@ -249,23 +252,49 @@ impl Source<'_> {
 
     /// Works out which flags are needed where.
     fn follow_flags(&self, scan: &mut Scan) {
-        let mut live = match scan.list.last() {
-            Some(last) if !scan.ends => {
-                let next = last.instr.next_ip();
-                self.live_in(next, &mut scan.looked_at)
+        let Scan { list, looked_at, .. } = scan;
+        // Where a jump stays among these instructions, what is needed there is worked out together with all else.
+        let inside = |list: &[Ins], rip: u64| {
+            let at = u16::try_from(rip.wrapping_sub(self.rip)).ok().filter(|_| !self.alone)?;
+            list.binary_search_by_key(&at, |ins| ins.at).ok()
+        };
+        let target = |ins: &Ins| ins.instr.near_branch_target();
+        let mut loops = false;
+        for i in 0..list.len() {
+            if matches!(list[i].kind, Kind::Branch | Kind::Jump) {
+                let within = inside(list, target(&list[i]));
+                loops |= within.is_some();
+                list[i].live_target = if within.is_some() { 0 } else { self.live_in(target(&list[i]), looked_at) };
             }
-            Some(last) if last.kind == Kind::Jump => {
-                let target = last.instr.near_branch_target();
-                self.live_in(target, &mut scan.looked_at)
-            }
+        }
+        let end = match list.last() {
+            Some(last) if !scan.ends => self.live_in(last.instr.next_ip(), looked_at),
             _ => STATUS,
         };
-        for i in (0..scan.list.len()).rev() {
-            if scan.list[i].kind == Kind::Branch {
-                live |= self.live_in(scan.list[i].instr.near_branch_target(), &mut scan.looked_at);
+        loop {
+            let mut live = end;
+            for i in (0..list.len()).rev() {
+                live = match list[i].kind {
+                    Kind::Branch => live | list[i].live_target,
+                    Kind::Jump => list[i].live_target,
+                    _ => live,
+                };
+                list[i].live_after = live;
+                live = list[i].live_before();
             }
-            scan.list[i].live_after = live;
-            live = scan.list[i].live_before();
+            let mut more = false;
+            for i in (0..list.len()).filter(|_| loops) {
+                if matches!(list[i].kind, Kind::Branch | Kind::Jump)
+                    && let Some(to) = inside(list, target(&list[i]))
+                {
+                    let live = list[to].live_before();
+                    more |= live != list[i].live_target;
+                    list[i].live_target = live;
+                }
+            }
+            if !more {
+                return;
+            }
         }
     }
 
@@ -319,6 +348,8 @@ fn flags(instr: &Instruction) -> (u32, u32, u32) {
         M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip => 0,
         // With RCX = 0 they change nothing.
         _ if instr.has_rep_prefix() || instr.has_repne_prefix() => 0,
+        // Whoever looks at a CPU that waits sees them.
+        M::Hlt => return (STATUS, 0, 0),
         // The frame that they push holds the flags.
         M::Int | M::Int3 | M::Int1 | M::Into | M::Syscall | M::Sysenter => return (STATUS, 0, 0),
         _ => writes,

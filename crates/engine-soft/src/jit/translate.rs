@@ -170,7 +170,7 @@ impl Cpu {
         let long = key.mode & mode::SHORT == 0;
         let window = if key.mode & mode::PLAIN == 0 && second.is_none() { window(scan, long) } else { None };
         let (mut ops, mut ways, mut points) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut len, mut offsets, mut cells) = (0, Vec::new(), 0);
+        let (mut len, mut offsets, mut cells, mut round) = (0, Vec::new(), 0, 0);
         let demoted = std::mem::take(&mut self.translator().demoted);
         for _ in 0..2 {
             asm.clear();
@@ -218,9 +218,10 @@ impl Cpu {
                 now: Progress::start(scan, key.rip),
             };
             emitter.block();
-            let Progress { starts, mut faults, ways: written, .. } = emitter.now;
+            let Progress { starts, mut faults, ways: written, head, .. } = emitter.now;
             faults.push(0);
             ways = written;
+            round = head.and_then(|head| u8::try_from(asm.offset(head)).ok()).unwrap_or(0);
             len = asm.len() as u32;
             let behind = scan.list.last().map_or((0, 0), |ins| (0, ins.live_after as u8));
             let lives = scan.list.iter().map(|ins| (ins.len() as u8, ins.live_before() as u8)).chain([behind]);
@@ -266,6 +267,7 @@ impl Cpu {
             jit.exits.push(Exit {
                 from: block,
                 rip: way.rip,
+                round: if way.round { round } else { 0 },
                 after: way.after as u8,
                 live: way.live as u8,
                 jump: base + jump - 4,

@@ -1,21 +1,38 @@
 //! Where the guest's status flags are.
 
-use iced_x86::RflagsBits;
+use iced_x86::{Instruction, Mnemonic, OpKind, RflagsBits};
 
 use super::Emitter;
 use crate::jit::asm::r;
 use crate::jit::layout as l;
 use crate::jit::scan::Ins;
 
+/// In memory, the flags of a result of zero: ZF and PF. AF, which XOR leaves undefined, is clear on all hosts known.
+const FLAGS_OF_ZERO: u16 = 0x4600;
+
+/// Whether `instr` is the way to clear a register.
+fn zeroes(instr: &Instruction) -> bool {
+    matches!(instr.mnemonic(), Mnemonic::Xor | Mnemonic::Sub)
+        && instr.op0_kind() == OpKind::Register
+        && instr.op1_kind() == OpKind::Register
+        && instr.op0_register() == instr.op1_register()
+}
+
 impl<'a> Emitter<'a> {
     /// Puts the flags from the host's register into memory; clobbers `scratch`.
     pub(super) fn save_flags(&mut self, scratch: u8) {
+        self.now.in_memory = true;
+        if let Some(flags) = self.now.constant {
+            // mov word gs:[flags], imm16
+            self.asm.bytes(&[0x65, 0x66, 0xc7, 0x04, 0x25]);
+            self.asm.imm32(l::FLAGS as u32);
+            return self.asm.bytes(&flags.to_le_bytes());
+        }
         self.asm.mov(scratch, r::RAX);
         // lahf; seto al; mov gs:[flags], ax
         self.asm.bytes(&[0x9f, 0x0f, 0x90, 0xc0, 0x65, 0x66, 0x89, 0x04, 0x25]);
         self.asm.imm32(l::FLAGS as u32);
         self.asm.mov(r::RAX, scratch);
-        self.now.in_memory = true;
     }
 
     /// The host's flags are about to be overwritten, `live` of them are needed later. Clobbers R10.
@@ -62,6 +79,7 @@ impl<'a> Emitter<'a> {
         if ins.writes != 0 {
             self.now.in_host = true;
             self.now.in_memory = false;
+            self.now.constant = zeroes(&ins.instr).then_some(FLAGS_OF_ZERO);
         }
     }
 }

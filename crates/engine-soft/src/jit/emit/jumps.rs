@@ -6,7 +6,7 @@ use super::{Emitter, Way, in_memory_bit, number};
 use crate::jit::asm::{Label, Stream, cc, r};
 use crate::jit::encoding::HostMemory;
 use crate::jit::layout as l;
-use crate::jit::scan::{Ins, STATUS};
+use crate::jit::scan::{Ins, Kind, STATUS};
 use crate::jit::stubs;
 
 impl<'a> Emitter<'a> {
@@ -36,8 +36,32 @@ impl<'a> Emitter<'a> {
         if back {
             self.poll(way);
         }
+        if let Some(ins) = ins {
+            self.go_round(ins, rip);
+        }
         self.asm.byte(0xe9);
         self.link_here(way, space);
+    }
+
+    /// If the way that was begun last leads from `ins` to the start of this very block, and what was checked there holds
+    /// still: notes that it may lead behind that.
+    fn go_round(&mut self, ins: &Ins, to: u64) {
+        // What is called out may close the window.
+        let simple = |ins: &Ins| {
+            use Kind as K;
+            matches!(
+                ins.kind,
+                K::Nothing | K::Verbatim | K::Memory { .. } | K::Lea | K::Push | K::Pop | K::Branch | K::Jump
+            )
+        };
+        let window = self.window.is_none() || ins.rsp == Some(0) && self.scan.list.iter().all(simple);
+        if to == self.rip
+            && window
+            && self.own.is_none()
+            && let Some(way) = self.now.ways.last_mut()
+        {
+            way.round = true;
+        }
     }
 
     /// The number and the stub of a new way out.
@@ -46,7 +70,7 @@ impl<'a> Emitter<'a> {
         let exit = self.first_exit + self.now.ways.len() as u32;
         let stub = self.asm.label();
         // Its jump is filled in by `link_here`, its code written by `write_stubs`.
-        self.now.ways.push(Way { exit, rip, jump: stub, stub, space: None, variant: false, after, live });
+        self.now.ways.push(Way { exit, rip, jump: stub, stub, space: None, variant: false, round: false, after, live });
         (exit, stub)
     }
 
@@ -95,8 +119,7 @@ impl<'a> Emitter<'a> {
         let back = target <= self.rip.wrapping_add(self.scan.used as u64);
         let condition = ins.instr.condition_code() as u8;
         let condition = condition_bits(condition);
-        // What is needed at the target is not known apart from what is needed behind: both then.
-        let live = if self.flags_known(target) { ins.live_after } else { STATUS };
+        let live = if self.flags_known(target) { ins.live_target } else { STATUS };
         if same && !back && (live == 0 || self.now.in_memory) {
             let way = self.way(target, live);
             self.asm.bytes(&[0x0f, 0x80 | condition]);
@@ -111,6 +134,7 @@ impl<'a> Emitter<'a> {
         let space = self.leave_page(target, way);
         if back {
             self.poll(way);
+            self.go_round(ins, target);
         }
         self.asm.byte(0xe9);
         self.link_here(way, space);

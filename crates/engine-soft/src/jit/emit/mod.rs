@@ -43,6 +43,8 @@ pub(super) struct Way {
     pub(super) space: Option<Label>,
     /// It leads to this block's plain form.
     pub(super) variant: bool,
+    /// If it leads to this block it may lead to its [`Progress::head`].
+    pub(super) round: bool,
     /// How many instructions come before it, and the flags that are needed behind it.
     pub(super) after: u16,
     pub(super) live: u32,
@@ -94,12 +96,16 @@ pub(super) struct Progress {
     /// The address of the instruction that is being written.
     current: u64,
     pub(super) ways: Vec<Way>,
+    /// Behind what is checked at the start of the block.
+    pub(super) head: Option<Label>,
     /// The start of each instruction's code.
     pub(super) starts: Vec<Label>,
     /// The flags in the host's register are the guest's.
     in_host: bool,
     /// The flags in memory are the guest's.
     in_memory: bool,
+    /// What the flags in the host's register surely are, in the form of those in memory.
+    constant: Option<u16>,
 }
 
 impl Progress {
@@ -112,9 +118,11 @@ impl Progress {
             group: None,
             current: rip,
             ways: Vec::new(),
+            head: None,
             starts: Vec::new(),
             in_host: false,
             in_memory: true,
+            constant: None,
         }
     }
 }
@@ -156,6 +164,7 @@ impl Emitter<'_> {
             self.check_window(low, high, write);
         }
         self.bring_units();
+        self.now.head = Some(self.asm.here());
         if self.count {
             self.add(l::BLOCKS_RUN, 1);
         }

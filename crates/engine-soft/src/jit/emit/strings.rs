@@ -67,7 +67,7 @@ impl Emitter<'_> {
             self.asm.lea(r::RDI, Some(r::RDI), None, size as i32, !self.long);
         }
         if compares {
-            (self.now.in_host, self.now.in_memory) = (true, false);
+            (self.now.in_host, self.now.in_memory, self.now.constant) = (true, false, None);
         }
         let done = self.asm.here();
 
