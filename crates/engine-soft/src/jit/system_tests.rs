@@ -185,6 +185,7 @@ fn ring_3(options: SoftOptions) -> (Option<Stop>, CpuState, Vec<u8>) {
     ];
     #[rustfmt::skip]
     let entry = [
+        0x9c, 0x5d, 0x48, 0x01, 0x6f, 0x20,             // pushfq; pop rbp; add [rdi+32], rbp
         0x4c, 0x01, 0x5f, 0x08, 0x48, 0x01, 0x4f, 0x10, // add [rdi+8], r11; add [rdi+16], rcx
         0x9c, 0x5d, 0x48, 0x01, 0x6f, 0x18,             // pushfq; pop rbp; add [rdi+24], rbp
         0xff, 0x07, 0x83, 0x3f, 0x0c, 0x74, 0x03,       // inc dword [rdi]; cmp dword [rdi], 12; je
@@ -202,7 +203,7 @@ fn ring_3(options: SoftOptions) -> (Option<Stop>, CpuState, Vec<u8>) {
     let mut state = bench.state().unwrap();
     state.msrs.star = 0x0033_0010 << 32;
     state.msrs.lstar = CODE + 0x100;
-    state.msrs.sfmask = rflags::TF | rflags::IF | rflags::DF | rflags::AC;
+    state.msrs.sfmask = rflags::TF | rflags::IF | rflags::DF | rflags::AC | rflags::PF | rflags::CF | rflags::OF;
     bench.set_state(&state).unwrap();
     let stop = bench.run_blocks(10_000);
     let mut bytes = vec![0; 0x100];

@@ -44,6 +44,10 @@ impl Emitter<'_> {
         self.asm.imm32(l::FLAGS as u32);
         self.asm.bytes(&[0x41, 0xc0, 0xe3, 0x03, 0x66, 0x41, 0xc1, 0xc3, 0x08, 0x4d, 0x09, 0xd3]);
         self.asm.gs_store(GUEST_R11, r::R11);
+        self.asm.gs_load(r::R10, l::SFMASK);
+        // not r10; and r10, r11
+        self.asm.bytes(&[0x49, 0xf7, 0xd2, 0x4d, 0x21, 0xda]);
+        self.flags_image();
         self.asm.mov_imm(r::RCX, ins.instr.next_ip());
         self.in_word(AND, l::INTEREST, !Pending::MASKABLE);
         self.load_star(4);
