@@ -1,5 +1,6 @@
 //! What Husk needs of the host's operating system, behind safe interfaces.
 
+mod event;
 mod file;
 mod heap;
 mod last_resort;
@@ -9,6 +10,7 @@ mod pty;
 mod signals;
 mod terminal;
 
+pub use event::Event;
 pub use file::open_at_once;
 pub use heap::trim_heap;
 pub use mapping::{HUGE_PAGE, Mapping};

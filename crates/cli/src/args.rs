@@ -25,6 +25,16 @@ pub(crate) enum Verb {
     /// Run a virtual machine; its serial console is this terminal
     #[command(after_long_help = RUN_HELP)]
     Run(Box<Run>),
+    /// Say what this host is worth for virtual machines, and what can be done about it
+    #[command(after_long_help = DOCTOR_HELP)]
+    Doctor {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Where KVM is, for tests
+        #[arg(long, hide = true, value_name = "FILE", default_value = engine_kvm::probe::DEVICE)]
+        kvm_device: PathBuf,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -51,16 +61,20 @@ pub(crate) struct Run {
     /// The number of virtual CPUs
     #[arg(short, long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = values::cpus)]
     pub(crate) cpus: u32,
-    /// The CPU model
-    #[arg(long, value_name = "MODEL", default_value = vm::DEFAULT_CPU_MODEL, value_parser = values::cpu_model)]
-    pub(crate) cpu: String,
+    /// The CPU model [default: x86-64-v3, without what this host lacks]
+    #[arg(long, value_name = "MODEL", value_parser = values::cpu_model)]
+    pub(crate) cpu: Option<String>,
+    /// Leave out what the CPU model has and this host lacks, instead of refusing to run
+    #[arg(long)]
+    pub(crate) cpu_relaxed: bool,
     /// The board; without a version, its newest
     #[arg(long, value_name = "BOARD", default_value = "q35", value_parser = values::board)]
     pub(crate) machine: String,
-    /// The engine that runs the guest's code, with its options; of several, the first that this host has. The engine: `soft`.
-    /// Its options: `jit=on`, `jit=off` (the interpreter alone, slow) or `jit=lockstep` (both, compared, very slow);
-    /// `cache=SIZE` of translated code for each CPU, 1M to 1G
-    #[arg(long, value_name = "ENGINE[,OPTION=VALUE]...", default_value = "soft", value_parser = values::engines)]
+    /// The engine that runs the guest's code, with its options; of several, the first that this host does well. The engines:
+    /// `kvm`, in hardware; `soft`, Husk's own, anywhere; `auto`, short for `kvm,soft`. The options of soft: `jit=on`,
+    /// `jit=off` (the interpreter alone, slow) or `jit=lockstep` (both, compared, very slow); `cache=SIZE` of translated
+    /// code for each CPU, 1M to 1G
+    #[arg(long, value_name = "ENGINE[,OPTION=VALUE]...", default_value = "auto", value_parser = values::engines)]
     pub(crate) engine: Engines,
     /// How the kernel is entered: `auto` decompresses a bzImage at once, but without address randomisation; with
     /// `boot64` or `boot32` the bzImage does that itself; `pvh` is for ELF files
@@ -87,6 +101,9 @@ pub(crate) struct Run {
     /// Give the guest a port (501h, 4 bytes) that ends the VM with the exit code written to it
     #[arg(long)]
     pub(crate) debug_exit: bool,
+    /// Where KVM is, for tests
+    #[arg(long, hide = true, value_name = "FILE", default_value = engine_kvm::probe::DEVICE)]
+    pub(crate) kvm_device: PathBuf,
     /// Print what the engine has counted, and where the time went, when the VM has ended; -v gives one line of it
     #[arg(long)]
     pub(crate) stats: bool,
@@ -124,3 +141,13 @@ Exit codes:
   3        Husk itself or the host has failed
   n        the code that the guest wrote to the port of --debug-exit
   128 + n  ended by signal n";
+
+const DOCTOR_HELP: &str = "\
+Marks:
+  ok  as it should be
+  -   virtual machines run without it, or less well
+  !!  to be mended, by what stands after the arrow
+
+Exit codes:
+  0  virtual machines can be run here
+  3  they cannot";

@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn usage_errors_are_one_line_with_object_cause_and_fix() {
         assert_eq!(usage(&["husk", "run", "--cpus", "0"]), "--cpus 0: a machine needs a CPU; give it 1 or more");
-        assert_eq!(usage(&["husk", "run", "--engine", "x"]), "--engine x: there is no such engine; take one of soft");
+        let no_engine = "--engine x: there is no such engine; take one of auto, kvm, soft";
+        assert_eq!(usage(&["husk", "run", "--engine", "x"]), no_engine);
         assert_eq!(usage(&["husk", "run", "--what"]), "unexpected argument '--what' found; see 'husk --help'");
         assert_eq!(usage(&["husk", "run", "-m", "-1"]), "--memory -1: not a size; write it like 512M or 2G");
         assert_eq!(usage(&["husk", "run", "-c", "-1"]), "--cpus -1: not a number of CPUs; give it 1 or more");

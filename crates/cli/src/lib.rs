@@ -5,6 +5,8 @@
 mod args;
 mod console;
 mod default_guest;
+mod doctor;
+mod engines;
 mod failure;
 mod keys;
 mod log;
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
     }
     let result = match args.verb {
         Verb::Run(run) => run::run(*run),
+        Verb::Doctor { json, kvm_device } => doctor::run(json, &kvm_device),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut command(), "husk", &mut text);

@@ -14,10 +14,11 @@ use vm::{CharOut, Config, Cpus, Outcome, Payload, Supplies, Vm};
 use crate::args::Run;
 use crate::console::{self, Output};
 use crate::default_guest;
+use crate::engines::{self, Chosen};
 use crate::failure::{BAD_INPUT, Failure, INTERNAL, cause};
 use crate::size;
 use crate::stats;
-use crate::values::{Destination, EngineChoice};
+use crate::values::Destination;
 
 /// The exit code when the guest has failed.
 const GUEST_FAILED: u8 = 1;
@@ -42,12 +43,14 @@ pub(crate) fn run(args: Run) -> Result<ExitCode, Failure> {
     let ended = Ended::default();
     let running = Arc::<OnceLock<Arc<Vm>>>::default();
     let output = output(&running, &ended)?;
-    let vm = Arc::new(build(&args, &output)?);
+    let (vm, chosen) = build(&args, &output)?;
+    let vm = Arc::new(vm);
     // Set once, here.
     let _ = running.set(Arc::clone(&vm));
     listen_to_signals(&vm, &output, &ended)?;
 
     let first_stdio = serial_ports(&args).iter().position(|port| *port == Destination::Stdio);
+    announce(&chosen);
     let raw = if first_stdio.is_some() { enter_raw_mode()? } else { None };
     if raw.is_some() {
         output.put(b"Ctrl-A x stops the VM, Ctrl-A h shows all keys.\r\n");
@@ -67,7 +70,7 @@ pub(crate) fn run(args: Run) -> Result<ExitCode, Failure> {
         let _ = io::stderr().write_all(stats::table(&vm.stats()).as_bytes());
     }
     let cause = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
-    tell(&args.name, outcome, cause)
+    tell(&args.name, outcome, cause, chosen.engine.name())
 }
 
 fn serial_ports(args: &Run) -> &[Destination] {
@@ -75,7 +78,7 @@ fn serial_ports(args: &Run) -> &[Destination] {
 }
 
 /// Opens what the VM needs and builds it.
-fn build(args: &Run, output: &Arc<Output>) -> Result<Vm, Failure> {
+fn build(args: &Run, output: &Arc<Output>) -> Result<(Vm, Chosen), Failure> {
     if let Some(host) = base::memory_bytes().filter(|host| args.memory > *host) {
         let cause = format!("the host has only {}", size::show(host));
         return Err(Failure::input(format!("--memory {}", size::show(args.memory)), cause, "give the VM less"));
@@ -90,7 +93,12 @@ fn build(args: &Run, output: &Arc<Output>) -> Result<Vm, Failure> {
     let config = Config {
         name: args.name.clone(),
         board: args.machine.clone(),
-        cpus: Cpus { count: args.cpus, model: args.cpu.clone() },
+        cpus: Cpus {
+            count: args.cpus,
+            model: args.cpu.clone().unwrap_or_else(|| vm::DEFAULT_CPU_MODEL.to_owned()),
+            // Who names no model has not asked for all that is in it.
+            relaxed: args.cpu_relaxed || args.cpu.is_none(),
+        },
         memory: args.memory,
         append: args.append.clone().unwrap_or_else(|| default_append(args.kernel.is_none())),
         entry: args.entry,
@@ -100,17 +108,37 @@ fn build(args: &Run, output: &Arc<Output>) -> Result<Vm, Failure> {
         on_guest_panic: args.guest_panic,
         power_on: None,
     };
+    let (kernel, initrd) = (open("kernel", &kernel)?, initrd.map(|path| open("initrd", &path)).transpose()?);
+    let counted = args.stats || tracing::enabled!(tracing::Level::INFO);
+    let chosen = engines::choose(&args.engine.0, counted, &args.kvm_device)?;
     let supplies = Supplies {
-        kernel: open("kernel", &kernel)?,
-        initrd: initrd.map(|path| open("initrd", &path)).transpose()?,
-        engine: engine(&args.engine.0, args.stats || tracing::enabled!(tracing::Level::INFO))?,
+        kernel,
+        initrd,
+        engine: Arc::clone(&chosen.engine),
         serial: serial_ports(args).iter().map(|port| destination(port, output)).collect::<Result<_, _>>()?,
         debug: match &args.debug_port {
             Destination::None => None,
             some => Some(destination(some, output)?),
         },
     };
-    Vm::build(config, supplies).map_err(|e| failure(&e))
+    let vm = Vm::build(config, supplies).map_err(|error| match &error {
+        vm::Error::Engine(_) if !error.is_input() => {
+            Failure::internal(engines::with_advice(chosen.engine.name(), error.to_string()))
+        }
+        _ => failure(&error),
+    })?;
+    Ok((vm, chosen))
+}
+
+/// Says which engine it is, on standard error: the console is the guest's. Who has chosen knows it already.
+fn announce(chosen: &Chosen) {
+    let line = chosen.line();
+    if chosen.automatic && tracing::enabled!(tracing::Level::WARN) {
+        // With standard error gone there is nobody to tell.
+        let _ = writeln!(io::stderr(), "{line}");
+    } else {
+        tracing::info!("{line}");
+    }
 }
 
 /// The command line for a user who gives none. A serial line does not tell the size of the terminal at its other end, so the
@@ -139,23 +167,6 @@ fn open(what: &str, path: &Path) -> Result<Payload, Failure> {
         Ok(file) => Ok(Payload::file(name, file)),
         Err(error) => Err(Failure::input(name, cause(&error), "check the path and its permissions")),
     }
-}
-
-/// The first engine of `choices` that this host has; with `counted` it counts what costs time to count.
-fn engine(choices: &[EngineChoice], counted: bool) -> Result<Arc<dyn engine::Engine>, Failure> {
-    let mut refusal = Failure::input("--engine", "there is none", "name one");
-    for choice in choices {
-        let opened = match choice {
-            EngineChoice::Soft(options) => {
-                engine_soft::SoftEngine::new(engine_soft::SoftOptions { count: options.count || counted, ..*options })
-            }
-        };
-        match opened {
-            Ok(engine) => return Ok(Arc::new(engine)),
-            Err(error) => refusal = Failure::internal(format!("engine: {error}")),
-        }
-    }
-    Err(refusal)
 }
 
 fn destination(to: &Destination, output: &Arc<Output>) -> Result<Box<dyn CharOut>, Failure> {
@@ -229,7 +240,7 @@ fn listen_to_signals(vm: &Arc<Vm>, output: &Arc<Output>, ended: &Ended) -> Resul
 }
 
 /// The line and the exit code for what became of the VM.
-fn tell(name: &str, outcome: Outcome, cause: Option<Cause>) -> Result<ExitCode, Failure> {
+fn tell(name: &str, outcome: Outcome, cause: Option<Cause>, engine: &str) -> Result<ExitCode, Failure> {
     match outcome {
         Outcome::PowerOff | Outcome::Reset => Ok(ExitCode::SUCCESS),
         Outcome::Stopped => match cause {
@@ -243,6 +254,6 @@ fn tell(name: &str, outcome: Outcome, cause: Option<Cause>) -> Result<ExitCode, 
             Err(Failure::new(format!("VM {name}: {cause}; {registers}"), GUEST_FAILED))
         }
         Outcome::GuestPanic(line) => Err(Failure::new(format!("VM {name}: guest panic: {line}"), GUEST_FAILED)),
-        Outcome::Failed(what) => Err(Failure::internal(format!("VM {name}: {what}"))),
+        Outcome::Failed(what) => Err(Failure::internal(format!("VM {name}: {}", engines::with_advice(engine, what)))),
     }
 }

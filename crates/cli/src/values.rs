@@ -9,6 +9,8 @@ use crate::size;
 /// An engine that the user asks for, with its options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EngineChoice {
+    /// The host's virtualization.
+    Kvm,
     /// Husk's own x86-64 engine.
     Soft(SoftOptions),
 }
@@ -29,12 +31,18 @@ pub(crate) enum Destination {
 }
 
 /// Engines separated by commas, each with its options behind it: what has an equals sign is an option of the engine before.
+/// `auto` is short for `kvm,soft`.
 pub(crate) fn engines(text: &str) -> Result<Engines, String> {
+    let (kvm, soft) = (EngineChoice::Kvm, EngineChoice::Soft(SoftOptions::default()));
+    let known: [(_, &[EngineChoice]); 3] = [("auto", &[kvm, soft]), ("kvm", &[kvm]), ("soft", &[soft])];
     let mut engines = Vec::new();
     for word in text.split(',') {
         match (word.split_once('='), engines.last_mut()) {
-            (None, _) => engines.push(one_of(word, "engine", &[("soft", EngineChoice::Soft(SoftOptions::default()))])?),
+            (None, _) => engines.extend_from_slice(one_of(word, "engine", &known)?),
             (Some((option, value)), Some(EngineChoice::Soft(options))) => soft_option(options, option, value)?,
+            (Some((option, _)), Some(EngineChoice::Kvm)) => {
+                return Err(format!("kvm has no options, so no {option}; leave it out or put it behind soft"));
+            }
             (Some(_), None) => return Err(format!("{word} is an option of no engine; write it like soft,{word}")),
         }
     }
@@ -139,7 +147,11 @@ mod tests {
             EngineChoice::Soft(SoftOptions { translator, code_cache, ..SoftOptions::default() })
         };
         let usual = SoftOptions::default().code_cache;
+        let kvm = EngineChoice::Kvm;
         let good = [
+            ("kvm", vec![kvm]),
+            ("auto", vec![kvm, soft(Translator::On, usual)]),
+            ("auto,jit=off", vec![kvm, soft(Translator::Off, usual)]),
             ("soft", vec![soft(Translator::On, usual)]),
             ("soft,jit=off", vec![soft(Translator::Off, usual)]),
             ("soft,cache=64M,jit=lockstep", vec![soft(Translator::LockStep, 64 << 20)]),
@@ -149,9 +161,10 @@ mod tests {
             assert_eq!(engines(text), Ok(Engines(list)), "{text}");
         }
         let bad = [
-            ("steam", "there is no such engine; take one of soft"),
-            ("", "there is no such engine; take one of soft"),
-            ("soft,", "there is no such engine; take one of soft"),
+            ("steam", "there is no such engine; take one of auto, kvm, soft"),
+            ("", "there is no such engine; take one of auto, kvm, soft"),
+            ("soft,", "there is no such engine; take one of auto, kvm, soft"),
+            ("kvm,jit=off", "kvm has no options, so no jit; leave it out or put it behind soft"),
             ("jit=off", "jit=off is an option of no engine; write it like soft,jit=off"),
             ("soft,jit=maybe", "there is no such value of jit; take one of on, off, lockstep"),
             ("soft,jit=", "there is no such value of jit; take one of on, off, lockstep"),

@@ -90,6 +90,8 @@ fn names() {
     refused(&["run", "--cpu", "486"], &["--cpu 486", "x86-64-v2", "x86-64-v3"]);
     refused(&["run", "--machine", "pdp-11"], &["--machine pdp-11", "q35-1"]);
     refused(&["run", "--engine", "steam"], &["--engine steam", "soft"]);
+    refused(&["run", "--engine", "steam"], &["auto, kvm, soft"]);
+    refused(&["run", "--engine", "kvm,jit=on"], &["--engine kvm,jit=on", "kvm has no options", "leave it out"]);
     refused(&["run", "--engine", "soft,jit=maybe"], &["--engine soft,jit=maybe", "on, off, lockstep"]);
     refused(&["run", "--engine", "soft,cache=1K"], &["--engine soft,cache=1K", "1 KiB", "1 MiB to 1 GiB"]);
     refused(&["run", "--entry", "back"], &["--entry back", "auto, boot64, boot32, pvh"]);

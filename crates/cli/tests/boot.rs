@@ -1,9 +1,10 @@
-//! Debian's kernels boot to a shell on the software engine, and what a person does there works.
+//! Debian's kernels boot to a shell on the engine that is tested, and what a person does there works.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use testkit::boot::{Husk, Turn, guest};
+use testkit::choice::{Choice, chosen};
 
 /// Far beyond what any of these takes: only a guest that hangs gets there.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -111,6 +112,35 @@ fn the_generic_kernel_boots_with_4_cpus() {
 #[test]
 fn the_i386_kernel_boots() {
     boots("i386", 1);
+}
+
+/// The clock that the guest takes for the best tells which interfaces it has found.
+#[test]
+fn the_guest_takes_the_best_clock_of_the_engine() {
+    let Some((_turn, mut husk)) = shell("cloud", 2, &[]) else { return };
+    let wanted = match chosen() {
+        Choice::Soft => "tsc",
+        Choice::Kvm => "kvm-clock",
+    };
+    husk.send("sed 's/^/it''is:/' /sys/devices/system/clocksource/clocksource0/current_clocksource\r");
+    husk.wait_for(&format!("itis:{wanted}\r\n"));
+    power_off(&mut husk);
+}
+
+#[test]
+fn kvm_is_chosen_where_it_is_sound_and_that_is_told() {
+    if chosen() != Choice::Kvm {
+        eprintln!("SKIPPED: what is chosen on a host with a sound KVM is tested where the tests run on KVM");
+        return;
+    }
+    let Some(folder) = guest("cloud") else { return };
+    let _turn = Turn::wait();
+    let more = ["--engine", "auto", "--append", "console=ttyS0 quiet HUSK_RUN=true"];
+    let mut husk = Husk::in_pipes(&program(), &args(&folder, "initrd", 1, &more), LIMIT);
+    assert_eq!(husk.exit_code(), 0, "{}", husk.errors());
+    let errors = husk.errors();
+    assert!(errors.lines().count() == 1 && errors.starts_with("engine: kvm"), "{errors}");
+    check_log(&mut husk);
 }
 
 /// The way that kernels have into themselves, by the code that is in front of them.
@@ -238,7 +268,8 @@ fn a_guest_panic_is_told() {
     husk.wait_for("---[ end Kernel panic");
     assert_eq!(husk.exit_code(), 1);
     let errors = husk.errors();
-    assert!(errors.lines().count() == 1 && errors.contains("guest panic: Kernel panic - not syncing"), "{errors}");
+    let lines: Vec<_> = errors.lines().filter(|line| !line.starts_with("engine: ")).collect();
+    assert!(matches!(lines[..], [line] if line.contains("guest panic: Kernel panic - not syncing")), "{errors}");
 }
 
 #[test]

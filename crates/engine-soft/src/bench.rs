@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use engine::{EngineConfig, Result, Vcpu};
+use engine::{Clock, EngineConfig, Error, Result, Vcpu};
 use memory::GuestMemory;
 use x86::{CpuModel, CpuState};
 
@@ -44,7 +44,9 @@ impl Bench {
     pub fn new(mem: &GuestMemory, model: &CpuModel, options: SoftOptions) -> Result<Self> {
         options.check()?;
         let config = EngineConfig { vcpus: 1, name: "bench".into() };
-        let partition = SoftPartition::new(&config, mem, model.clone(), options)?;
+        let what = "cannot start the clock's thread".to_owned();
+        let clock = Clock::start().map_err(|source| Error::Host { what, source })?;
+        let partition = SoftPartition::new(&config, mem, &clock, model.clone(), options)?;
         Ok(Self { vcpu: partition.soft_vcpu(0, model)?, _partition: Arc::new(partition) })
     }
 

@@ -121,6 +121,8 @@ pub(crate) struct Cpu {
     /// HLT has been executed and nothing has woken the CPU since.
     pub(crate) halted: bool,
     pub(crate) nmi_blocked: bool,
+    /// What the state that was loaded has on its way; delivered when a run begins.
+    pub(crate) injecting: Option<x86::Event>,
     /// After INIT: waits for a start-up IPI.
     pub(crate) wait_for_sipi: bool,
     /// Set by the delivery of an event: the instruction that it comes from is not single-stepped.

@@ -1,11 +1,12 @@
 //! The CPU's side of its local APIC: its page of registers, its MSRs, the time-stamp counter.
 
+use x86::Tsc;
 use x86::lapic::{Effects, Mode};
 
 use crate::cpu::{Cpu, Exec};
 use crate::mmu::PHYS_BITS;
 
-/// The rate of the time-stamp counter before the guest's own offset: one tick is a nanosecond of virtual time.
+/// The rate of the time-stamp counter of a guest that starts here: one tick is a nanosecond of virtual time.
 pub(crate) const TSC_HZ: u64 = 1_000_000_000;
 
 impl Cpu {
@@ -104,13 +105,13 @@ impl Cpu {
     /// The time-stamp counter.
     #[inline]
     pub(crate) fn tsc(&self) -> u64 {
-        self.now().wrapping_add(self.msrs.tsc_offset)
+        Tsc::of(&self.msrs).at(self.now())
     }
 
     /// Moves the time-stamp counter by `delta` (two's complement).
     pub(crate) fn tsc_adjust(&mut self, delta: u64) {
         self.msrs.tsc_offset = self.msrs.tsc_offset.wrapping_add(delta);
-        self.slot.lapic().set_tsc_offset(self.msrs.tsc_offset);
+        self.slot.lapic().set_tsc(Tsc::of(&self.msrs));
         self.slot.lapic_changed(self.shared.clock.now(), true);
     }
 

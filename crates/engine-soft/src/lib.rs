@@ -17,6 +17,7 @@ mod features;
 mod flags;
 mod fpu;
 mod jit;
+mod kvmclock;
 mod lane;
 mod lapic;
 mod lockstep;

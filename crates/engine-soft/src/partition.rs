@@ -43,6 +43,7 @@ impl SoftPartition {
     pub(crate) fn new(
         cfg: &EngineConfig,
         memory: &GuestMemory,
+        clock: &Clock,
         ceiling: CpuModel,
         options: SoftOptions,
     ) -> Result<Self> {
@@ -50,9 +51,8 @@ impl SoftPartition {
             let what = what.to_owned();
             move |source| Error::Host { what, source }
         };
-        let clock = Clock::start().map_err(host("cannot start the clock's thread"))?;
         let thunks = Thunks::new().map_err(host("cannot map memory for host instructions"))?;
-        let slots: Vec<_> = (0..cfg.vcpus).map(|id| Slot::new(id, &clock)).collect();
+        let slots: Vec<_> = (0..cfg.vcpus).map(|id| Slot::new(id, clock)).collect();
         let told = slots.clone();
         let code_listener: Arc<CodeListener> =
             Arc::new(move |page, lines| told.iter().for_each(|slot| slot.post_code_write(page, lines)));
@@ -60,7 +60,7 @@ impl SoftPartition {
         let shared = Arc::new(Shared {
             memory: memory.clone(),
             slots,
-            clock,
+            clock: clock.clone(),
             thunks,
             options,
             stopwatch: Stopwatch::start(),
@@ -189,7 +189,9 @@ mod tests {
         mem.write(Gpa(0x1000), &[0x88, 0x07, 0x43, 0xeb, 0xfb]).unwrap();
         let model = CpuModel::named("x86-64-v2").unwrap();
         let config = EngineConfig { vcpus: 1, name: "test".into() };
-        let partition = SoftPartition::new(&config, &mem, model.clone(), SoftOptions::default()).unwrap();
+        let partition =
+            SoftPartition::new(&config, &mem, &engine::Clock::start().unwrap(), model.clone(), SoftOptions::default())
+                .unwrap();
         let mut vcpu = partition.soft_vcpu(0, &model).unwrap();
         let mut state = CpuState::power_on(0, model.signature());
         state.seg = [Segment::real(0); 6];

@@ -7,7 +7,7 @@ use engine::{CpuIo, DebugEvent, Stop};
 use x86::bits::{cr0, rflags, vector};
 use x86::{CpuState, Event};
 
-use crate::cpu::{CodeSize, Cpu, Exec, leave, sreg};
+use crate::cpu::{CodeSize, Cpu, Exec, Fault, leave, sreg};
 use crate::op::Op;
 use crate::options::Translator;
 use crate::pending::Pending;
@@ -39,10 +39,39 @@ impl Cpu {
     pub(crate) fn run(&mut self) -> Stop {
         self.slot.in_guest.store(true, Ordering::SeqCst);
         self.enter_thread();
+        self.inject();
         let stop = self.run_blocks(usize::MAX);
         self.leave_thread();
         self.slot.in_guest.store(false, Ordering::SeqCst);
         stop.unwrap_or(Stop::Kicked)
+    }
+
+    /// Delivers what was on its way in the state that has been loaded.
+    fn inject(&mut self) {
+        match self.injecting.take() {
+            None => {}
+            Some(Event { vector, error_code, .. }) if vector < 32 && vector != vector::NMI => {
+                self.deliver_exception(Fault { vector, error_code });
+            }
+            Some(Event { vector, .. }) => {
+                self.nmi_blocked |= vector == vector::NMI;
+                self.interrupt(vector);
+                self.update_mode();
+            }
+        }
+    }
+
+    /// Does what INIT and start-up messages that wait ask for: they are no part of a state.
+    pub(crate) fn take_resets(&mut self) {
+        let pending = self.slot.pending.load(Ordering::SeqCst);
+        if pending & Pending::INIT != 0 {
+            self.slot.clear(Pending::INIT);
+            self.init();
+        }
+        if pending & Pending::SIPI != 0 {
+            self.slot.clear(Pending::SIPI);
+            self.start_up();
+        }
     }
 
     /// Runs at most `budget` blocks, or stretches of translated code; `None` when it is used up.

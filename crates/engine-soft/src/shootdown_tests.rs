@@ -25,7 +25,8 @@ fn machine_with(code: &[u8], n: u32, options: SoftOptions, flat: bool) -> (Guest
     mem.write(Gpa(0x1000), code).unwrap();
     let model = CpuModel::named("x86-64-v2").unwrap();
     let config = EngineConfig { vcpus: n, name: "test".into() };
-    let partition = SoftPartition::new(&config, &mem, model.clone(), options).unwrap();
+    let partition =
+        SoftPartition::new(&config, &mem, &engine::Clock::start().unwrap(), model.clone(), options).unwrap();
     let vcpus = (0..n).map(|id| {
         let mut vcpu = partition.soft_vcpu(id, &model).unwrap();
         let mut state = CpuState::power_on(0, model.signature());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::{Engine, EngineConfig, Error, Limits, Partition, Result};
+use engine::{Clock, Engine, EngineConfig, Error, Limits, Partition, Result};
 use memory::GuestMemory;
 use x86::{CpuModel, Feature};
 
@@ -58,6 +58,11 @@ impl Engine for SoftEngine {
     }
 
     fn create(&self, cfg: &EngineConfig, mem: &GuestMemory) -> Result<Arc<dyn Partition>> {
+        let what = "cannot start the clock's thread".to_owned();
+        self.take_over(cfg, mem, &Clock::start().map_err(|source| Error::Host { what, source })?)
+    }
+
+    fn take_over(&self, cfg: &EngineConfig, mem: &GuestMemory, clock: &Clock) -> Result<Arc<dyn Partition>> {
         if cfg.vcpus == 0 || cfg.vcpus > self.limits.max_vcpus {
             return Err(Error::Config(format!(
                 "{} vCPUs: the soft engine runs 1 to {}",
@@ -68,6 +73,6 @@ impl Engine for SoftEngine {
         if self.options.translator == Translator::LockStep && cfg.vcpus > 1 {
             return Err(Error::Config(format!("{} vCPUs: in lock-step the soft engine runs one", cfg.vcpus)));
         }
-        Ok(Arc::new(SoftPartition::new(cfg, mem, self.limits.ceiling.clone(), self.options)?))
+        Ok(Arc::new(SoftPartition::new(cfg, mem, clock, self.limits.ceiling.clone(), self.options)?))
     }
 }

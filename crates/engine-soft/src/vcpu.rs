@@ -4,9 +4,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use engine::{Breakpoints, CpuIo, Error, Kicker, Result, Stat, Stop, Vcpu};
-use x86::bits::{cr0, efer, rflags};
+use x86::bits::{cr0, rflags};
 use x86::lapic::Lapic;
-use x86::{Activity, CpuModel, CpuState, Event, Events};
+use x86::{Activity, CpuModel, CpuState, Events, Tsc};
 
 use crate::block::BlockCache;
 use crate::cpu::{CodeSize, Cpu, Fault, sreg};
@@ -15,7 +15,8 @@ use crate::flags::Flags;
 use crate::fpu::Fpu;
 use crate::jit::{Context, Jit};
 use crate::lane::Lane;
-use crate::mmu::{Mmu, is_canonical};
+use crate::lapic::TSC_HZ;
+use crate::mmu::Mmu;
 use crate::options::Translator;
 use crate::partition::Shared;
 use crate::pending::Pending;
@@ -67,6 +68,7 @@ impl SoftVcpu {
             fault: Fault::default(),
             halted: false,
             nmi_blocked: false,
+            injecting: None,
             wait_for_sipi: false,
             delivered: false,
             lapic_page: u64::MAX,
@@ -116,8 +118,11 @@ impl SoftVcpu {
         cpu.dr = s.dr;
         cpu.xcr0 = s.xcr0;
         cpu.msrs = s.msrs;
+        if cpu.msrs.tsc_hz == 0 {
+            cpu.msrs.tsc_hz = TSC_HZ;
+        }
         cpu.fpu.load(&s.xsave);
-        *cpu.slot.lapic() = Lapic::new(s.lapic.clone(), s.msrs.tsc_offset);
+        *cpu.slot.lapic() = Lapic::new(s.lapic.clone(), Tsc::of(&cpu.msrs));
         cpu.halted = s.activity == Activity::Halted;
         cpu.wait_for_sipi = s.activity == Activity::WaitForSipi;
         cpu.shadow = s.events.interrupt_shadow;
@@ -142,34 +147,9 @@ impl SoftVcpu {
             let _ = cpu.load_pdptes(cpu.cr3);
         }
         cpu.slot.lapic_changed(cpu.shared.clock.now(), true);
+        cpu.injecting = s.events.injecting;
+        cpu.tell_system_time();
     }
-}
-
-/// What no CPU can be in.
-fn check(s: &CpuState) -> std::result::Result<(), &'static str> {
-    if s.cr0 & cr0::PG != 0 && s.cr0 & cr0::PE == 0 {
-        return Err("paging without protection");
-    }
-    let lma = s.msrs.efer & efer::LMA != 0;
-    if lma != (s.msrs.efer & efer::LME != 0 && s.cr0 & cr0::PG != 0) {
-        return Err("EFER.LMA is not EFER.LME and CR0.PG");
-    }
-    if lma && s.cr4 & x86::bits::cr4::PAE == 0 {
-        return Err("long mode without PAE");
-    }
-    if s.xcr0 & 1 == 0 || s.xcr0 & !7 != 0 || s.xcr0 & 6 == 4 {
-        return Err("XCR0");
-    }
-    if lma && s.rflags & rflags::VM != 0 {
-        return Err("virtual-8086 mode within long mode");
-    }
-    if lma && !s.seg.iter().all(|seg| is_canonical(seg.base)) {
-        return Err("a segment base that is not canonical");
-    }
-    if s.xsave.mxcsr() & !0xffff != 0 {
-        return Err("reserved bits in MXCSR");
-    }
-    Ok(())
 }
 
 impl Vcpu for SoftVcpu {
@@ -194,6 +174,7 @@ impl Vcpu for SoftVcpu {
 
     fn state(&mut self) -> Result<CpuState> {
         let cpu: &mut Cpu = &mut self.cpu;
+        cpu.take_resets();
         let now = cpu.shared.clock.now();
         let mut lapic = cpu.slot.lapic();
         lapic.timer_fired(now.0);
@@ -228,7 +209,7 @@ impl Vcpu for SoftVcpu {
                 (false, false) => Activity::Running,
             },
             events: Events {
-                injecting: None::<Event>,
+                injecting: cpu.injecting,
                 interrupt_shadow: cpu.shadow,
                 nmi_pending: pending & Pending::NMI != 0,
                 nmi_blocked: cpu.nmi_blocked,
@@ -240,7 +221,13 @@ impl Vcpu for SoftVcpu {
     }
 
     fn set_state(&mut self, state: &CpuState) -> Result<()> {
-        check(state).map_err(|what| Error::State(what.to_owned()))?;
+        state.check().map_err(|what| Error::State(what.to_owned()))?;
+        if state.events.smm || state.events.smi_pending {
+            return Err(Error::State("system-management mode, which the software engine does not have".into()));
+        }
+        if state.msrs.tsc_hz != 0 && !Tsc::RATES.contains(&state.msrs.tsc_hz) {
+            return Err(Error::State(format!("a time-stamp counter of {} Hz", state.msrs.tsc_hz)));
+        }
         self.load(state);
         Ok(())
     }

@@ -117,6 +117,14 @@ impl Clock {
         self.0.running()
     }
 
+    /// How far virtual time is behind the host's, in nanoseconds from an origin of its own. It is constant while the clock
+    /// runs, and grows while it stands still: the difference of two values is the time it has stood still in between.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        let state = self.0.state.load(Ordering::Acquire);
+        if state & STILL == 0 { state } else { self.0.host_nanos().wrapping_sub(state & !STILL) & !STILL }
+    }
+
     /// Sets the virtual time of a clock that stands still, as a restored VM needs it; alarms keep their deadlines.
     pub fn set(&self, time: VmTime) {
         let _guard = lock(&self.0.alarms);

@@ -12,12 +12,15 @@
 
 mod clock;
 mod debug;
+mod fast_path;
 mod stat;
 
 use std::sync::Arc;
 
+use base::Event;
 pub use clock::{Alarm, Clock, VmTime};
 pub use debug::{Breakpoint, BreakpointKind, Breakpoints, DebugEvent};
+pub use fast_path::{Doorbell, IoAddr, IoSpace, IrqFd};
 use memory::GuestMemory;
 pub use stat::{Amount, Stat};
 use x86::{CpuModel, CpuState};
@@ -86,6 +89,15 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// [`Error::Config`] when `cfg` goes beyond [`Engine::limits`]; [`Error::Host`] when the host refuses.
     fn create(&self, cfg: &EngineConfig, mem: &GuestMemory) -> Result<Arc<dyn Partition>>;
+    /// Makes a partition for a guest that is running on another engine: over the memory that it has, with the clock that
+    /// it knows. Its vCPUs are then given their states.
+    ///
+    /// # Errors
+    /// As [`Engine::create`]; [`Error::Config`] from an engine that takes no guests over.
+    fn take_over(&self, cfg: &EngineConfig, mem: &GuestMemory, clock: &Clock) -> Result<Arc<dyn Partition>> {
+        let _ = (cfg, mem, clock);
+        Err(Error::Config(format!("engine {} does not take over running guests", self.name())))
+    }
 }
 
 /// The CPUs of one virtual machine with their local APICs and their clock.
@@ -108,6 +120,18 @@ pub trait Partition: Send + Sync {
     fn clock(&self) -> &Clock;
     /// The log of the pages that the guest has written.
     fn dirty(&self) -> &dyn DirtyLog;
+    /// An event that delivers `msg` without a thread of this process; `None` where the engine has no such way, or no
+    /// more of them.
+    fn msi_event(&self, msg: MsiMessage) -> Option<IrqFd> {
+        let _ = msg;
+        None
+    }
+    /// Has the guest's writes to `at` signal `event` instead of reaching the bus; `None` where the engine has no such
+    /// way, or no more of them.
+    fn doorbell(&self, at: IoAddr, event: &Event) -> Option<Doorbell> {
+        let _ = (at, event);
+        None
+    }
 }
 
 /// One CPU, owned by the thread that runs it.

@@ -68,7 +68,8 @@ impl GuestMemory {
                 return Err(bad);
             }
             // Congruent, so that the host's huge pages can be the guest's.
-            let skew = region.start.0.wrapping_sub(offset) % HUGE_PAGE as u64;
+            let huge = HUGE_PAGE as u64;
+            let skew = if region.len < huge { 0 } else { region.start.0.wrapping_sub(offset) % huge };
             offset = offset.checked_add(skew).ok_or(Error::Layout(region.start))?;
             placed.push((region, offset));
             free_from = end;
@@ -246,6 +247,17 @@ mod tests {
         mem.write(Gpa(0xfff), &[0; 0x1041]).unwrap();
         assert_eq!([0, 1, 2].map(|page| flags.marked(page)), [1, 0, 1 << 63]);
         assert_eq!([0, 1, 2].map(|page| flags.generation(page)), [1; 3]);
+    }
+
+    #[test]
+    fn large_regions_can_have_huge_pages() {
+        let mem = GuestMemory::new(&[ram(0, 0xa_0000), ram(0xc_0000, 0x50_0000)]).unwrap();
+        for at in [0xc_0000, 0x20_0000, 0x40_0000] {
+            let page = mem.host_page(Gpa(at)).unwrap();
+            assert_eq!(page.ptr as u64 % HUGE_PAGE as u64, at % HUGE_PAGE as u64, "{at:#x}");
+        }
+        mem.write(Gpa(0x5b_fffc), &[1, 2, 3, 4]).unwrap();
+        assert_eq!(mem.read_array(Gpa(0x5b_fffc)).unwrap(), [1, 2, 3, 4]);
     }
 
     #[test]

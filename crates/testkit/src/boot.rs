@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use base::{Pty, WindowSize};
 
+use crate::choice::{chosen, slowness};
+
 /// The folder of the prepared guest `kind` (`cloud`, `generic`, `i386`): in `$HUSK_GUESTS`, else in `target/guest`.
 ///
 /// `None`, after a loud line, when it is not there.
@@ -90,8 +92,18 @@ impl Shown {
     }
 }
 
+/// The arguments with the engine that the tests are to run on, where they start a machine and name none themselves.
+fn with_engine<S: AsRef<str>>(args: &[S]) -> Vec<&str> {
+    let mut args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
+    if args.first() == Some(&"run") && !args.contains(&"--engine") {
+        args.splice(1..1, ["--engine", chosen().name()]);
+    }
+    args
+}
+
 impl Husk {
-    /// Starts `program` with `args`, its standard input and output a pseudo-terminal; it is killed after `limit`.
+    /// Starts `program` with `args`, its standard input and output a pseudo-terminal; it is killed after `limit`, or
+    /// later on a slow machine (see [`slowness`]). `run` is given the [`chosen`] engine if it names none.
     ///
     /// # Panics
     /// When the host refuses.
@@ -122,8 +134,9 @@ impl Husk {
     }
 
     fn start<S: AsRef<str>>(program: &str, args: &[S], limit: Duration, stdin: Stdio, stdout: Stdio) -> Self {
+        let limit = limit * slowness();
         let mut command = Command::new(program);
-        command.args(args.iter().map(AsRef::as_ref)).env_remove("RUST_LOG").env("TERM", "vt100");
+        command.args(with_engine(args)).env_remove("RUST_LOG").env("TERM", "vt100");
         command.stdin(stdin).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{program} does not start: {e}"));
         let shown = Arc::<Shown>::default();

@@ -3,5 +3,7 @@
 
 pub mod bare;
 pub mod boot;
+pub mod choice;
+pub mod folder;
 pub mod garbage;
 pub mod rig;

@@ -76,11 +76,13 @@ pub struct Cpus {
     pub count: u32,
     /// The name of their model.
     pub model: String,
+    /// What the model has and the engine cannot do on this host is left out; otherwise the VM is refused.
+    pub relaxed: bool,
 }
 
 impl Default for Cpus {
     fn default() -> Self {
-        Self { count: 1, model: DEFAULT_CPU_MODEL.into() }
+        Self { count: 1, model: DEFAULT_CPU_MODEL.into(), relaxed: false }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the CPUs, the controller and the outside agree on: who is to run, and why the VM ends.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::{Kicker, Stat};
+use engine::{Kicker, Partition, Stat};
 
 use crate::Outcome;
 
@@ -34,6 +34,19 @@ struct State {
     /// Whether devices and clock are at a standstill.
     paused: bool,
     panic: Option<GuestPanic>,
+    /// The CPUs are on their way to another partition.
+    moving: Option<Moving>,
+}
+
+/// A move of all CPUs to another partition: each gets ready there, and when all have, they go.
+struct Moving {
+    to: Arc<dyn Partition>,
+    /// What came of getting ready.
+    ready: Vec<Option<Result<(), String>>>,
+    /// Whether they go; `None` while they get ready.
+    go: Option<bool>,
+    /// Who has gone, or given it up.
+    settled: Vec<bool>,
 }
 
 #[derive(Default)]
@@ -61,6 +74,10 @@ struct GuestPanic {
 pub(crate) enum Next {
     /// Take on the state of power-on, and ask again.
     PowerOn,
+    /// Get ready in the partition that [`Control::target`] gives, and tell by [`Control::ready`].
+    GetReady,
+    /// Go to where it is ready, or give that up; tell by [`Control::settled`].
+    Settle(bool),
     /// Run.
     Run,
     /// End the thread.
@@ -82,7 +99,7 @@ pub(crate) enum Job {
 
 impl State {
     fn must_park(&self) -> bool {
-        self.reset || self.pause || self.paused
+        self.reset || self.pause || self.paused || self.moving.is_some()
     }
 
     fn kick(&self) {
@@ -110,6 +127,7 @@ impl Control {
             pause: false,
             paused: false,
             panic: None,
+            moving: None,
         };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -239,11 +257,77 @@ impl Control {
                 cpu.parked = must_park;
                 self.changed.notify_all();
             }
+            if must_park && let Some(moving) = &state.moving {
+                match moving.go {
+                    None if moving.ready.get(index).is_some_and(Option::is_none) => return Next::GetReady,
+                    Some(go) if moving.settled.get(index) == Some(&false) => return Next::Settle(go),
+                    _ => {}
+                }
+            }
             if !must_park {
-                return if std::mem::take(&mut cpu.power_on) { Next::PowerOn } else { Next::Run };
+                let power_on = state.cpus.get_mut(index).is_some_and(|cpu| std::mem::take(&mut cpu.power_on));
+                return if power_on { Next::PowerOn } else { Next::Run };
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Where the CPUs go.
+    pub(crate) fn target(&self) -> Option<Arc<dyn Partition>> {
+        self.lock().moving.as_ref().map(|moving| Arc::clone(&moving.to))
+    }
+
+    /// A CPU is ready to go, or cannot.
+    pub(crate) fn ready(&self, cpu: u32, result: Result<(), String>) {
+        self.change(|s| {
+            if let Some(place) = s.moving.as_mut().and_then(|moving| moving.ready.get_mut(cpu as usize)) {
+                *place = Some(result);
+            }
+        });
+    }
+
+    /// A CPU has gone, or given it up.
+    pub(crate) fn settled(&self, cpu: u32) {
+        self.change(|s| {
+            if let Some(place) = s.moving.as_mut().and_then(|moving| moving.settled.get_mut(cpu as usize)) {
+                *place = true;
+            }
+        });
+    }
+
+    /// Has all CPUs of a paused VM go to partition `to`, or none: then the error says why.
+    pub(crate) fn move_cpus(&self, to: Arc<dyn Partition>) -> Result<(), String> {
+        const ENDED: &str = "the VM has ended";
+        let mut state = self.lock();
+        let count = state.cpus.len();
+        if state.outcome.is_some() || !state.paused || state.moving.is_some() {
+            return Err("the VM is not at rest".into());
+        }
+        state.moving = Some(Moving { to, ready: vec![None; count], go: None, settled: vec![false; count] });
+        self.changed.notify_all();
+        let getting_ready = |s: &mut State| {
+            s.outcome.is_none() && s.moving.as_ref().is_some_and(|moving| moving.ready.iter().any(Option::is_none))
+        };
+        state = self.changed.wait_while(state, getting_ready).unwrap_or_else(PoisonError::into_inner);
+        let mut result = Ok(());
+        if let Some(moving) = &mut state.moving {
+            let failed = moving.ready.iter_mut().find_map(|ready| ready.take_if(|ready| ready.is_err()));
+            result = failed.unwrap_or(Ok(()));
+            moving.go = Some(result.is_ok());
+        }
+        self.changed.notify_all();
+        let settling = |s: &mut State| {
+            s.outcome.is_none() && s.moving.as_ref().is_some_and(|moving| moving.settled.contains(&false))
+        };
+        state = self.changed.wait_while(state, settling).unwrap_or_else(PoisonError::into_inner);
+        state.moving = None;
+        self.changed.notify_all();
+        if state.outcome.is_some() { Err(ENDED.into()) } else { result }
+    }
+
+    /// Whether a pause has been asked for.
+    pub(crate) fn wants_pause(&self) -> bool {
+        self.lock().pause
     }
 
     /// The thread of a CPU has ended.
@@ -270,11 +354,11 @@ impl Control {
             if state.outcome.is_some() {
                 return Job::End;
             }
-            let at_rest = state.cpus.iter().all(|cpu| cpu.parked);
+            let at_rest = state.cpus.iter().all(|cpu| cpu.parked) && state.moving.is_none();
             match (state.reset, state.pause, state.paused) {
                 (true, _, _) if at_rest => return Job::Reset,
                 (false, true, false) if at_rest => return Job::Pause,
-                (false, false, true) => return Job::Resume,
+                (false, false, true) if at_rest => return Job::Resume,
                 _ => {}
             }
             let left = state.panic.as_ref().map(|panic| {
@@ -333,6 +417,7 @@ mod tests {
                         match control.checkpoint(id, Vec::new()) {
                             Next::End => break,
                             Next::PowerOn => power_ons += 1,
+                            Next::GetReady | Next::Settle(_) => unreachable!("nobody moves"),
                             Next::Run => {
                                 running.fetch_add(1, Ordering::SeqCst);
                                 ran.fetch_or(1 << id, Ordering::SeqCst);

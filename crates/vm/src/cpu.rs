@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::{Amount, Partition, Stat, Stop, Vcpu};
 use machine::loader::{Entry, set_memory_types};
-use x86::CpuModel;
+use x86::{CpuModel, CpuState};
 
 use crate::control::{Control, CpuStats, Next};
 use crate::outcome::registers;
@@ -36,11 +36,21 @@ impl CpuSeat {
         self.control.gone(self.id);
     }
 
+    /// This CPU in the partition that the guest is to go to, with the state that it has here, and what it would be there
+    /// after power-on.
+    fn get_ready(&self, here: &mut dyn Vcpu) -> engine::Result<(Box<dyn Vcpu>, CpuState)> {
+        let state = here.state()?;
+        let gone = || engine::Error::Internal("there is nowhere to go".into());
+        let mut there = self.control.target().ok_or_else(gone)?.vcpu(self.id, &self.model)?;
+        let fresh = power_on(&mut *there)?;
+        there.set_state(&state)?;
+        Ok((there, fresh))
+    }
+
     fn run(&self) -> engine::Result<()> {
         let mut vcpu = self.partition.vcpu(self.id, &self.model)?;
-        let mut power_on = vcpu.state()?;
-        // There is no firmware that would.
-        set_memory_types(&mut power_on);
+        let mut power_on = power_on(&mut *vcpu)?;
+        let mut elsewhere: Option<(Box<dyn Vcpu>, CpuState)> = None;
         self.control.register(self.id, vcpu.kicker());
         loop {
             match self.control.checkpoint(self.id, stats(&*vcpu)) {
@@ -51,6 +61,21 @@ impl CpuSeat {
                         self.entry.lock().unwrap_or_else(PoisonError::into_inner).apply(&mut state);
                     }
                     vcpu.set_state(&state)?;
+                    continue;
+                }
+                Next::GetReady => {
+                    let prepared = self.get_ready(&mut *vcpu);
+                    let result = prepared.as_ref().map(|_| ()).map_err(ToString::to_string);
+                    elsewhere = prepared.ok();
+                    self.control.ready(self.id, result);
+                    continue;
+                }
+                Next::Settle(go) => {
+                    if let Some((there, fresh)) = elsewhere.take().filter(|_| go) {
+                        (vcpu, power_on) = (there, fresh);
+                        self.control.register(self.id, vcpu.kicker());
+                    }
+                    self.control.settled(self.id);
                     continue;
                 }
                 Next::Run => {}
@@ -73,6 +98,14 @@ impl CpuSeat {
             }
         }
     }
+}
+
+/// The state after power-on.
+fn power_on(vcpu: &mut dyn Vcpu) -> engine::Result<CpuState> {
+    let mut state = vcpu.state()?;
+    // There is no firmware that would.
+    set_memory_types(&mut state);
+    Ok(state)
 }
 
 /// What the engine has counted for the CPU of this thread, and the time that the thread has used.

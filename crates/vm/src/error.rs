@@ -12,7 +12,7 @@ pub enum Error {
     #[error("CPU model: {0}")]
     Model(#[from] x86::ModelError),
     /// A model that offers more than this host can do.
-    #[error("CPU model {model}: this host cannot do {}; choose a lesser one of {}", missing.join(", "), x86::CpuModel::NAMES.join(", "))]
+    #[error("CPU model {model}: this host cannot do {}; choose a lesser one of {}, or leave that out (--cpu-relaxed)", missing.join(", "), x86::CpuModel::NAMES.join(", "))]
     Beyond {
         /// The model.
         model: &'static str,
@@ -26,6 +26,18 @@ pub enum Error {
         count: u32,
         /// The most there can be.
         most: u32,
+    },
+    /// More CPUs than the engine can run.
+    #[error(
+        "{count} CPUs: engine {engine} runs {most} on this host; give it 1 to {most}, or another engine (--engine)"
+    )]
+    EngineCpus {
+        /// The number asked for.
+        count: u32,
+        /// The most there can be.
+        most: u32,
+        /// The engine.
+        engine: &'static str,
     },
     /// Too little or too much memory.
     #[error("{} MiB of memory: board {board} takes {} MiB to {} MiB; choose an amount between", bytes >> 20, least >> 20, most >> 20)]
@@ -103,6 +115,17 @@ pub enum Error {
     /// [`crate::Vm::start`] for the second time.
     #[error("the VM has been started already")]
     Started,
+    /// A running VM is asked for, and it has not been started yet or has ended.
+    #[error("the VM is not running")]
+    NotRunning,
+    /// The guest cannot go on on another engine; it stays where it is.
+    #[error("cannot move to engine {engine}: {reason}; the guest stays where it is")]
+    Move {
+        /// The engine.
+        engine: &'static str,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// An error of the operating system without its number.
@@ -121,11 +144,13 @@ impl Error {
             | Self::Model(_)
             | Self::Beyond { .. }
             | Self::Cpus { .. }
+            | Self::EngineCpus { .. }
             | Self::Memory { .. }
             | Self::SerialPorts { .. } => true,
             Self::Read { .. } | Self::TooLarge { .. } | Self::Load { .. } | Self::Reserve(_) | Self::Acpi(_) => true,
             Self::Engine(e) => matches!(e, engine::Error::Config(_)),
             Self::Overlap(_) | Self::Pci(_) | Self::Thread { .. } | Self::Started => false,
+            Self::NotRunning | Self::Move { .. } => false,
         }
     }
 }

@@ -16,7 +16,9 @@ use crate::control::{Control, CpuStats, Job};
 use crate::cpu::{CpuSeat, panic_text};
 use crate::guest_panic::PanicTap;
 use crate::hardware::{Hardware, Outputs, lock};
+use crate::model::cpu_model;
 use crate::pins::Pins;
+use crate::socket::Socket;
 use crate::{Config, Error, OnGuestPanic, Outcome, Payload, SerialPort};
 
 /// What the caller has opened for a VM.
@@ -45,7 +47,10 @@ struct Machine {
     board: &'static Board,
     config: Config,
     memory: GuestMemory,
-    partition: Arc<dyn Partition>,
+    model: CpuModel,
+    socket: Arc<Socket>,
+    /// Held by who moves the guest.
+    moving: Mutex<()>,
     hardware: Hardware,
     control: Arc<Control>,
     boot: Mutex<Boot>,
@@ -100,12 +105,7 @@ impl Vm {
     /// [`Error`] names what is wrong and what to do.
     pub fn build(config: Config, supplies: Supplies) -> Result<Self, Error> {
         let board = Board::named(&config.board)?;
-        let model = CpuModel::named(&config.cpus.model)?;
-        let missing: Vec<_> =
-            model.missing_from(&supplies.engine.limits().ceiling).iter().map(|f| format!("{f:?}")).collect();
-        if !missing.is_empty() {
-            return Err(Error::Beyond { model: model.name(), missing });
-        }
+        let model = cpu_model(&config.cpus, supplies.engine.limits())?;
         check(&config, board, &*supplies.engine, supplies.serial.len())?;
         let memory = GuestMemory::new(&board.layout(config.memory))?;
         let contents = acpi::Contents {
@@ -121,7 +121,8 @@ impl Vm {
         let entry = Arc::new(Mutex::new(boot.load(&memory, board, &config)?));
 
         let engine_config = EngineConfig { vcpus: config.cpus.count, name: config.name.clone() };
-        let partition = supplies.engine.create(&engine_config, &memory)?;
+        let socket = Arc::new(Socket::new(supplies.engine.create(&engine_config, &memory)?));
+        let partition: Arc<dyn Partition> = Arc::clone(&socket) as _;
         let control = Arc::new(Control::new(config.cpus.count));
         let mut serial = supplies.serial;
         if config.on_guest_panic == OnGuestPanic::End && !serial.is_empty() {
@@ -149,7 +150,9 @@ impl Vm {
         };
         let seats = (0..config.cpus.count).map(seat).collect();
         let boot = Mutex::new(boot);
-        let machine = Arc::new(Machine { board, config, memory, partition, hardware, control, boot, entry });
+        let moving = Mutex::default();
+        let machine = Machine { board, config, memory, model, socket, moving, hardware, control, boot, entry };
+        let machine = Arc::new(machine);
         Ok(Self { machine, start: Mutex::new(Some(seats)) })
     }
 
@@ -193,6 +196,36 @@ impl Vm {
         self.machine.control.set_pause(false);
     }
 
+    /// Has the guest go on on another engine, in the middle of its work; a VM that was paused stays so. When it cannot, it
+    /// goes on where it is.
+    ///
+    /// # Errors
+    /// [`Error::Beyond`] when the engine cannot do what the guest has been told its CPUs can; [`Error::EngineCpus`] when
+    /// it has not as many; [`Error::Move`] when it does not take the guest's state; [`Error::NotRunning`].
+    pub fn move_to(&self, engine: &dyn Engine) -> Result<(), Error> {
+        let machine = &self.machine;
+        let _one = lock(&machine.moving);
+        let (limits, count) = (engine.limits(), machine.config.cpus.count);
+        let missing: Vec<_> =
+            machine.model.missing_from(&limits.ceiling).iter().map(|feature| format!("{feature:?}")).collect();
+        if !missing.is_empty() {
+            return Err(Error::Beyond { model: machine.model.name(), missing });
+        }
+        if count > limits.max_vcpus {
+            return Err(Error::EngineCpus { count, most: limits.max_vcpus, engine: engine.name() });
+        }
+        if lock(&self.start).is_some() {
+            return Err(Error::NotRunning);
+        }
+        let paused = machine.control.wants_pause();
+        machine.control.set_pause(true);
+        let moved = machine.move_to(engine);
+        if !paused {
+            machine.control.set_pause(false);
+        }
+        moved
+    }
+
     /// Resets the machine, whatever the guest thinks of it.
     pub fn reset(&self) {
         self.machine.control.reset();
@@ -228,6 +261,21 @@ impl Vm {
 }
 
 impl Machine {
+    /// Moves the guest of a paused machine.
+    fn move_to(&self, engine: &dyn Engine) -> Result<(), Error> {
+        if !self.control.is_paused() {
+            return Err(Error::NotRunning);
+        }
+        let failed = |reason: String| Error::Move { engine: engine.name(), reason };
+        let config = EngineConfig { vcpus: self.config.cpus.count, name: self.config.name.clone() };
+        let partition = engine.take_over(&config, &self.memory, self.socket.clock());
+        let partition = partition.map_err(|error| failed(error.to_string()))?;
+        self.socket.hold();
+        let moved = self.control.move_cpus(Arc::clone(&partition));
+        self.socket.release(moved.is_ok().then_some(partition));
+        moved.map_err(failed)
+    }
+
     /// The controller's thread.
     fn control_threads(&self, cpus: Vec<JoinHandle<()>>) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work())) {
@@ -237,7 +285,7 @@ impl Machine {
             // A CPU's panic has been caught and told in its own thread.
             let _ = cpu.join();
         }
-        self.partition.clock().pause();
+        self.socket.clock().pause();
         self.hardware.serial.iter().for_each(SerialPort::close);
         self.control.done(Job::End);
     }
@@ -248,22 +296,22 @@ impl Machine {
             tracing::debug!(?job, "controller");
             match job {
                 Job::Reset => {
-                    self.partition.clock().pause();
+                    self.socket.clock().pause();
                     if let Err(error) = self.reset() {
                         self.control.end(Outcome::Failed(format!("reset: {error}")));
                         continue;
                     }
                     if !self.control.is_paused() {
-                        self.partition.clock().resume();
+                        self.socket.clock().resume();
                     }
                 }
                 Job::Pause => {
-                    self.partition.clock().pause();
+                    self.socket.clock().pause();
                     self.hardware.pause();
                 }
                 Job::Resume => {
                     self.hardware.resume();
-                    self.partition.clock().resume();
+                    self.socket.clock().resume();
                 }
                 Job::End => return,
             }
@@ -284,9 +332,12 @@ impl Machine {
 }
 
 fn check(config: &Config, board: &Board, engine: &dyn Engine, serial_ports: usize) -> Result<(), Error> {
-    let most = board.max_cpus.min(engine.limits().max_vcpus);
-    if config.cpus.count == 0 || config.cpus.count > most {
-        return Err(Error::Cpus { count: config.cpus.count, most });
+    let (count, most) = (config.cpus.count, engine.limits().max_vcpus);
+    if count == 0 || count > board.max_cpus {
+        return Err(Error::Cpus { count, most: board.max_cpus.min(most) });
+    }
+    if count > most {
+        return Err(Error::EngineCpus { count, most, engine: engine.name() });
     }
     if config.memory < board.min_ram || config.memory > board.max_ram {
         let (least, most) = (board.min_ram, board.max_ram);

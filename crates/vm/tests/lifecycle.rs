@@ -277,6 +277,6 @@ fn impossible_machines_are_refused() {
     assert!(refused(Config { memory: 1 << 20, ..config(1) }).contains("MiB"));
     assert!(refused(Config { board: "pdp-11".into(), ..config(1) }).contains("q35-1"));
     assert!(refused(Config { board: "pc-1".into(), ..config(1) }).contains("q35-1"));
-    let model = Cpus { count: 1, model: "486".into() };
+    let model = Cpus { model: "486".into(), ..Cpus::default() };
     assert!(refused(Config { cpus: model, ..config(1) }).contains("x86-64-v3"));
 }

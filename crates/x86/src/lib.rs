@@ -6,9 +6,12 @@
 
 pub mod bits;
 pub mod lapic;
+mod legal;
 mod model;
 pub mod msr;
 mod state;
+mod tsc;
 
 pub use model::{CpuModel, CpuidQuery, Feature, FeatureSet, ModelError, Place, Register};
 pub use state::{Activity, CpuState, DescriptorTable, Event, Events, Msrs, Segment, XsaveArea};
+pub use tsc::Tsc;

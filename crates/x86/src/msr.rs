@@ -100,6 +100,10 @@ pub const IA32_X2APIC_SELF_IPI: u32 = 0x83f;
 /// The last of the x2APIC range; what has no register there raises #GP.
 pub const IA32_X2APIC_LAST: u32 = 0x8ff;
 pub const IA32_XSS: u32 = 0xda0;
+pub const MSR_KVM_WALL_CLOCK: u32 = 0x11;
+pub const MSR_KVM_SYSTEM_TIME: u32 = 0x12;
+pub const MSR_KVM_WALL_CLOCK_NEW: u32 = 0x4b56_4d00;
+pub const MSR_KVM_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
 pub const IA32_EFER: u32 = 0xc000_0080;
 pub const IA32_STAR: u32 = 0xc000_0081;
 pub const IA32_LSTAR: u32 = 0xc000_0082;

@@ -136,7 +136,10 @@ pub struct Msrs {
     pub efer: u64,
     /// IA32_APIC_BASE.
     pub apic_base: u64,
-    /// The time-stamp counter is the engine's clock in ticks plus this (two's complement).
+    /// The rate of the time-stamp counter in hertz, which the guest has been told or has measured: a guest goes on at this
+    /// rate on whatever engine. Zero stands for the engine's own, in a state that no guest has seen.
+    pub tsc_hz: u64,
+    /// The time-stamp counter is the engine's clock in ticks of `tsc_hz` plus this (two's complement).
     pub tsc_offset: u64,
     /// IA32_TSC_ADJUST.
     pub tsc_adjust: u64,
@@ -180,6 +183,12 @@ pub struct Msrs {
     pub mcg_ctl: u64,
     /// Machine-check banks: CTL, STATUS, ADDR, MISC.
     pub mc_banks: [[u64; 4]; 4],
+    /// MSR_KVM_WALL_CLOCK_NEW (Linux, *KVM-specific MSRs*): where the guest had the time of day at power-on written.
+    pub kvm_wall_clock: u64,
+    /// MSR_KVM_SYSTEM_TIME_NEW (Linux, *KVM-specific MSRs*): where the guest wants its paravirtual clock; bit 0 enables it.
+    pub kvm_system_time: u64,
+    /// The paravirtual clock is the engine's clock plus this, in nanoseconds (two's complement); the same in all CPUs.
+    pub kvm_clock_offset: u64,
 }
 
 /// The user-visible extended state in the standard (not compacted) format of XSAVE (SDM vol. 1, 13.4), with room for

@@ -38,6 +38,7 @@ pub(crate) fn lower(instruction: &Instruction, ctx: &LowerCtx<'_>, op: &mut Op) 
         M::Wait | M::Fnop | M::Fdisi | M::Feni | M::Fndisi | M::Fneni | M::Fnsetpm | M::Fsetpm => {
             op.run = match instruction.mnemonic() {
                 M::Wait => x87::wait,
+                M::Fnop => x87::fnop,
                 M::Fndisi | M::Fneni | M::Fnsetpm => x87::nothing_at_once,
                 _ => x87::nothing,
             };

@@ -27,7 +27,14 @@ pub(super) fn wait(cpu: &mut Cpu, _: &Op) -> Exec {
     cpu.pending_x87()
 }
 
-/// FNOP, and what was for the 8087 and 287 only.
+/// FNOP, which is no control instruction: the instruction pointer takes note of it (SDM vol. 1, 8.1.8).
+pub(super) fn fnop(cpu: &mut Cpu, op: &Op) -> Exec {
+    nothing(cpu, op)?;
+    cpu.fpu.fip = op.rip();
+    Ok(())
+}
+
+/// What was for the 8087 and 287 only.
 pub(super) fn nothing(cpu: &mut Cpu, _: &Op) -> Exec {
     cpu.check_gate(Gate::X87)?;
     cpu.pending_x87()

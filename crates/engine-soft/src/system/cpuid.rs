@@ -4,7 +4,6 @@ use x86::CpuidQuery;
 use x86::bits::cr4;
 
 use crate::cpu::{Cpu, Exec, reg};
-use crate::lapic::TSC_HZ;
 use crate::mmu::PHYS_BITS;
 use crate::op::Op;
 
@@ -16,7 +15,7 @@ pub(super) fn cpuid(cpu: &mut Cpu, _: &Op) -> Exec {
         osxsave: cpu.cr4 & cr4::OSXSAVE != 0,
         apic_enabled: cpu.lapic_enabled(),
         xcr0: cpu.xcr0,
-        tsc_hz: TSC_HZ,
+        tsc_hz: cpu.msrs.tsc_hz,
         phys_bits: PHYS_BITS,
     };
     let [eax, ebx, ecx, edx] = cpu.model.cpuid(cpu.regs[reg::RAX] as u32, cpu.regs[reg::RCX] as u32, &query);

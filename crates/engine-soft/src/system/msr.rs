@@ -6,7 +6,6 @@ use x86::msr::{self, feature_control, mcg, misc_enable, mtrr};
 
 use super::check_cpl0;
 use crate::cpu::{Cpu, Exec, leave, reg, sreg};
-use crate::lapic::TSC_HZ;
 use crate::mmu::{PHYS_BITS, is_canonical};
 use crate::op::Op;
 
@@ -101,10 +100,12 @@ impl Cpu {
                 let index = (number - msr::IA32_MC0_CTL) as usize;
                 m.mc_banks[index / 4 % 4][index % 4]
             }
+            msr::MSR_KVM_WALL_CLOCK | msr::MSR_KVM_WALL_CLOCK_NEW if has(Feature::Hypervisor) => m.kvm_wall_clock,
+            msr::MSR_KVM_SYSTEM_TIME | msr::MSR_KVM_SYSTEM_TIME_NEW if has(Feature::Hypervisor) => m.kvm_system_time,
             msr::IA32_BIOS_SIGN_ID => MICROCODE,
             msr::IA32_FEATURE_CONTROL => feature_control::LOCK,
-            msr::MSR_PLATFORM_INFO => (TSC_HZ / BUS_HZ) << 8 | (TSC_HZ / BUS_HZ) << 40,
-            msr::IA32_PERF_STATUS => (TSC_HZ / BUS_HZ) << 8,
+            msr::MSR_PLATFORM_INFO => (m.tsc_hz / BUS_HZ) << 8 | (m.tsc_hz / BUS_HZ) << 40,
+            msr::IA32_PERF_STATUS => (m.tsc_hz / BUS_HZ) << 8,
             msr::IA32_P5_MC_ADDR | msr::IA32_P5_MC_TYPE | msr::IA32_PLATFORM_ID => 0,
             msr::MSR_EBL_CR_POWERON | msr::MSR_SMI_COUNT => 0,
             _ => match fixed_mtrr(number) {
@@ -153,6 +154,14 @@ impl Cpu {
                 self.seg[index].base = value;
                 true
             }
+            msr::MSR_KVM_WALL_CLOCK | msr::MSR_KVM_WALL_CLOCK_NEW if self.model.has(Feature::Hypervisor) => {
+                self.set_wall_clock(value);
+                true
+            }
+            msr::MSR_KVM_SYSTEM_TIME | msr::MSR_KVM_SYSTEM_TIME_NEW if self.model.has(Feature::Hypervisor) => {
+                self.set_system_time(value);
+                true
+            }
             msr::IA32_PRED_CMD => self.model.has(Feature::SpecCtrl) && value & !1 == 0,
             msr::IA32_BIOS_UPDT_TRIG => true,
             msr::IA32_BIOS_SIGN_ID => value == 0,
@@ -170,6 +179,7 @@ impl Cpu {
 
     fn move_tsc(&mut self, delta: u64) {
         self.tsc_adjust(delta);
+        self.tell_system_time();
         self.msrs.tsc_adjust = self.msrs.tsc_adjust.wrapping_add(delta);
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use engine::{Engine, Kicker, Stop};
 use engine_soft::{Bench, SoftEngine, SoftOptions, UserExit};
 use memory::{Gpa, GuestMemory, Kind, Region};
-use x86::bits::{cr0, cr4, efer, pte};
+use x86::bits::{cr0, cr4, efer, pte, rflags};
 use x86::{CpuState, DescriptorTable, Feature, Segment, XsaveArea};
 
 use super::program::{Mode, Program, place};
@@ -42,6 +42,8 @@ const INTERRUPTS: u64 = place::CONTROL + 3 * PAGE;
 const HANDLERS: u64 = place::CONTROL + 4 * PAGE;
 /// The TSS, behind the GDT.
 const TSS: u64 = 0x100;
+/// The port that handlers write to.
+pub(crate) const EXIT: u8 = 0xf4;
 /// Far more time than a program needs: translated code that goes round in circles is called back after that.
 const LONGEST: Duration = Duration::from_secs(20);
 /// What an exception pushes, with an error code.
@@ -129,7 +131,8 @@ impl Machine {
         let state = &mut self.state;
         state.gpr = program.gpr;
         state.rip = program.start;
-        state.rflags = program.rflags & 0xcd5 | 2;
+        // User code sees IF, which is set for it everywhere.
+        state.rflags = program.rflags & 0xcd5 | 2 | if program.mode.user { rflags::IF } else { 0 };
         state.xsave = XsaveArea(program.xsave);
         set_mode(state, program.mode);
         self.bench.set_state(state).unwrap();
@@ -156,6 +159,18 @@ impl Machine {
         format!("rip {:#x} rflags {:#x} gpr {:x?} {:?}", state.rip, state.rflags, state.gpr, self.stop)
     }
 
+    /// Its memory.
+    #[allow(dead_code, reason = "for the comparison with another engine")]
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// The state in which the last program has begun.
+    #[allow(dead_code, reason = "for the comparison with another engine")]
+    pub(crate) fn beginning(&self) -> &CpuState {
+        &self.state
+    }
+
     /// Why the engine has failed, if it has.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
@@ -180,23 +195,67 @@ impl Machine {
     }
 
     fn end(&mut self) -> End {
-        let mut memory = vec![0; arena::DATA_LEN + arena::CODE_LEN + PAGE as usize];
-        let (data, rest) = memory.split_at_mut(arena::DATA_LEN);
-        let (code, control) = rest.split_at_mut(arena::CODE_LEN);
-        for (at, to) in [(physical::DATA, data), (physical::CODE, code), (physical::CONTROL, control)] {
-            self.memory.read(Gpa(at), to).unwrap();
-        }
-        let word = |at: u64| u64::from_le_bytes(self.memory.read_array(Gpa(at)).unwrap());
-        let mut frame = [0; FRAME / 8];
-        for (at, to) in (physical::STACK + PAGE - FRAME as u64..).step_by(8).zip(&mut frame) {
-            *to = word(at);
-        }
-        let entries = self.entries.iter().map(|(at, _)| word(*at)).collect();
-        End { state: self.bench.state().unwrap(), memory, frame, entries }
+        End::new(&self.memory, self.bench.state().unwrap())
     }
 }
 
 impl End {
+    /// Of a program that has ended with this memory and state.
+    pub(crate) fn new(ram: &GuestMemory, state: CpuState) -> Self {
+        let mut memory = vec![0; arena::DATA_LEN + arena::CODE_LEN + PAGE as usize];
+        let (data, rest) = memory.split_at_mut(arena::DATA_LEN);
+        let (code, control) = rest.split_at_mut(arena::CODE_LEN);
+        for (at, to) in [(physical::DATA, data), (physical::CODE, code), (physical::CONTROL, control)] {
+            ram.read(Gpa(at), to).unwrap();
+        }
+        let word = |at: u64| u64::from_le_bytes(ram.read_array(Gpa(at)).unwrap());
+        let mut frame = [0; FRAME / 8];
+        for (at, to) in (physical::STACK + PAGE - FRAME as u64..).step_by(8).zip(&mut frame) {
+            *to = word(at);
+        }
+        let entries = entries().iter().map(|(at, _)| word(*at)).collect();
+        Self { state, memory, frame, entries }
+    }
+
+    /// Whether one access has raised both, of which CPUs choose this or that: the one that they come to first, if it
+    /// reaches across a page or the end of the canonical addresses, is masked, or goes on element by element (SDM vol.
+    /// 3A, 6.9). The rest is the same but for what the handler finds of the fault itself.
+    #[allow(dead_code, reason = "for the comparison with another engine")]
+    pub(crate) fn is_same_access(&self, other: &Self) -> bool {
+        let memory = |end: &Self| matches!(end.vector(), Some(12..=14 | 17));
+        memory(self) && memory(other) && self.raised_at() == other.raised_at()
+    }
+
+    /// Whether an x87 store has had both an unmasked exception, which comes with the next x87 instruction, and nowhere to
+    /// store to. CPUs look at the operand first; here the memory comes first.
+    #[allow(dead_code, reason = "for the comparison with another engine")]
+    pub(crate) fn is_doubtful_store(&self, other: &Self) -> bool {
+        const ES: u8 = 1 << 7;
+        let waits = |end: &Self| end.state.xsave.0[2] & ES != 0;
+        matches!(self.vector(), Some(12..=14 | 17)) && !waits(self) && waits(other)
+    }
+
+    /// Forgets what another engine need not have the same: how page-table entries have been used, MSRs, and the state of
+    /// the CPU behind the exit.
+    #[allow(dead_code, reason = "for the comparison with another engine")]
+    pub(crate) fn forget_engine(&mut self, like: &Self) {
+        self.entries.clone_from(&like.entries);
+        self.state.msrs = like.state.msrs;
+        // FOP and FDP are kept by some CPUs for unmasked exceptions only, by others always (SDM vol. 1, 8.1.8 and 8.1.9).
+        for at in (6..8).chain(16..24) {
+            self.state.xsave.0[at] = like.state.xsave.0[at];
+        }
+        // The exit is one instruction of one byte short of the halt.
+        self.state.rip += 1;
+        self.state.activity = like.state.activity;
+    }
+
+    /// Whether the CPU is in a handler.
+    #[allow(dead_code, reason = "for the comparison with another engine")]
+    pub(crate) fn is_in_handler(&self) -> bool {
+        self.vector().is_some_and(|vector| vector < 32)
+    }
+
     /// The vector of the exception.
     pub(crate) fn vector(&self) -> Option<u8> {
         u8::try_from(self.state.rip.wrapping_sub(HANDLERS) / 16).ok()
@@ -227,7 +286,6 @@ impl End {
         word("cr2".into(), a.cr2, b.cr2);
         let whole = [
             ("rip", a.rip == b.rip),
-            ("segments", a.seg == b.seg && a.ldt == b.ldt && a.tr == b.tr),
             ("control registers", (a.cr0, a.cr3, a.cr4, a.xcr0) == (b.cr0, b.cr3, b.cr4, b.xcr0)),
             ("debug registers", a.dr == b.dr),
             ("msrs", a.msrs == b.msrs),
@@ -247,6 +305,10 @@ impl End {
         let differ = |(_, (a, b)): &(usize, (&u64, &u64))| a != b && **a | pte::A != **b;
         for (i, (a, b)) in self.entries.iter().zip(&other.entries).enumerate().filter(differ) {
             list.push(format!("page-table entry {i}: {a:#x} interpreted, {b:#x} translated"));
+        }
+        let pairs = a.seg.iter().chain([&a.ldt, &a.tr]).zip(b.seg.iter().chain([&b.ldt, &b.tr]));
+        for (i, (a, b)) in pairs.enumerate().filter(|(_, (a, b))| a != b) {
+            list.push(format!("segment {i}: {a:x?} interpreted, {b:x?} translated"));
         }
         list.extend(whole.iter().filter(|(_, same)| !same).map(|(name, _)| (*name).to_owned()));
         list
@@ -323,7 +385,8 @@ fn write_tables(memory: &GuestMemory) {
         let low = handler & 0xffff | 8 << 16 | 1 << 32 | 0xee00 << 32 | (handler >> 16 & 0xffff) << 48;
         put(physical::INTERRUPTS + vector * 16, low);
         put(physical::INTERRUPTS + vector * 16 + 8, handler >> 32);
-        memory.write(Gpa(physical::HANDLERS + vector * 16), &[0xf4]).unwrap();
+        // out EXIT, al; hlt: the one ends the run of an engine with a machine around it, the other without.
+        memory.write(Gpa(physical::HANDLERS + vector * 16), &[0xe6, EXIT, 0xf4]).unwrap();
     }
 }
 

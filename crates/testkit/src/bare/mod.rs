@@ -1,4 +1,5 @@
-//! Tiny guests without devices: code assembled in place, run on the software engine, that tells what it sees through ports.
+//! Tiny guests without devices: code assembled in place, run on the engine under test, that tells what it sees through
+//! ports.
 //!
 //! A guest starts in the mode that its test asks for, with descriptor tables, page tables and handlers already in memory. Each
 //! unexpected exception ends in a handler that reports the frame it finds and stops the machine.
@@ -9,10 +10,11 @@ mod ports;
 use std::sync::Arc;
 
 use engine::{Engine, EngineConfig, Stop};
-use engine_soft::{SoftEngine, SoftOptions};
 use iced_x86::code_asm::{CodeAssembler, al, dx, eax, ecx, esp, rax, rsp};
 use memory::{Gpa, GuestMemory, Kind, Region};
 use x86::{CpuModel, CpuState};
+
+use crate::choice::chosen;
 
 pub use layout::{
     CODE, GDT, IDT, KERNEL_STACK, RAM, STUBS, TSS, TSS_STACK, USER_CODE, USER_STACK, call_gate, gate32, gate64,
@@ -162,13 +164,21 @@ impl Bare {
         }
     }
 
-    /// Runs it to the end.
+    /// Runs it to the end, on the engine that is tested (see [`crate::choice`]).
     ///
     /// # Panics
     /// When the engine refuses to start.
     #[must_use]
     pub fn run(self) -> Outcome {
-        let engine = SoftEngine::new(SoftOptions::default()).expect("the engine");
+        self.run_on(&*chosen().open())
+    }
+
+    /// Runs it to the end on `engine`.
+    ///
+    /// # Panics
+    /// When the engine refuses to start.
+    #[must_use]
+    pub fn run_on(self, engine: &dyn Engine) -> Outcome {
         let model = CpuModel::named("x86-64-v3").expect("a known model").intersect(&engine.limits().ceiling);
         let config = EngineConfig { vcpus: 1, name: "bare".into() };
         let partition = engine.create(&config, &self.memory).expect("a partition");

@@ -14,6 +14,7 @@ pub use registers::VERSION;
 pub use state::{LVT_EXTINT, LVT_MASKED, LVT_NMI, LapicState, SVR_ENABLED};
 pub use timer::{Divide, MIN_PERIOD_NS, TIMER_HZ, TimerMode};
 
+use crate::Tsc;
 use crate::msr::apic_base;
 
 /// How the registers of an APIC are reached (SDM vol. 3A, table 11-5).
@@ -63,7 +64,7 @@ pub const ESR_ILLEGAL_REGISTER: u32 = 1 << 7;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lapic {
     state: LapicState,
-    tsc_offset: u64,
+    tsc: Tsc,
 }
 
 /// The highest vector set.
@@ -83,17 +84,16 @@ fn test(bits: &[u32; 8], vector: u8) -> bool {
 }
 
 impl Lapic {
-    /// From a state; `tsc_offset` is what the guest's time-stamp counter is ahead of virtual time, in ticks (wrapping),
-    /// [`crate::Msrs::tsc_offset`].
+    /// From a state; `tsc` is the time-stamp counter of its CPU.
     #[must_use]
-    pub const fn new(state: LapicState, tsc_offset: u64) -> Self {
-        Self { state, tsc_offset }
+    pub const fn new(state: LapicState, tsc: Tsc) -> Self {
+        Self { state, tsc }
     }
 
     /// After power-on.
     #[must_use]
     pub fn power_on(id: u32) -> Self {
-        Self::new(LapicState::power_on(id), 0)
+        Self::new(LapicState::power_on(id), Tsc::nanoseconds())
     }
 
     /// The registers. IA32_TSC_DEADLINE and the requests in it are as of the last call with a time.
@@ -103,8 +103,8 @@ impl Lapic {
     }
 
     /// Tells of a write to the guest's time-stamp counter or IA32_TSC_ADJUST; the timer's deadline may have changed.
-    pub const fn set_tsc_offset(&mut self, tsc_offset: u64) {
-        self.tsc_offset = tsc_offset;
+    pub const fn set_tsc(&mut self, tsc: Tsc) {
+        self.tsc = tsc;
     }
 
     /// INIT: as after power-on, but for the ID and IA32_APIC_BASE (SDM vol. 3A, 11.4.7.3).

@@ -266,7 +266,7 @@ mod pins {
     fn virtual_wire() {
         let mut state = LapicState::power_on(0);
         state.set_virtual_wire();
-        let mut lapic = Lapic::new(state, 0);
+        let mut lapic = Lapic::new(state, crate::Tsc::nanoseconds());
         assert!(lapic.accepts_extint());
         assert_eq!(lapic.pin(Pin::Lint0), Arrival::ExtInt);
         assert_eq!(lapic.pin(Pin::Lint1), Arrival::Nmi);
@@ -598,7 +598,7 @@ mod timer {
     #[test]
     fn tsc_deadline() {
         let mut lapic = timer(DEADLINE);
-        lapic.set_tsc_offset(1_000_000);
+        lapic.set_tsc(crate::Tsc::nanoseconds().with_offset(1_000_000));
         lapic.set_tsc_deadline(1_005_000, 2000);
         assert_eq!(lapic.tsc_deadline(2000), 1_005_000);
         assert_eq!(lapic.timer_deadline(2000), Some(5000));
@@ -618,11 +618,11 @@ mod timer {
     fn a_deadline_moves_with_the_counter() {
         let mut lapic = timer(DEADLINE);
         lapic.set_tsc_deadline(10_000, 0);
-        lapic.set_tsc_offset(4000);
+        lapic.set_tsc(crate::Tsc::nanoseconds().with_offset(4000));
         assert_eq!(lapic.timer_deadline(1000), Some(6000));
-        lapic.set_tsc_offset(0u64.wrapping_sub(500));
+        lapic.set_tsc(crate::Tsc::nanoseconds().with_offset(0u64.wrapping_sub(500)));
         assert_eq!(lapic.timer_deadline(1000), Some(10_500));
-        lapic.set_tsc_offset(20_000);
+        lapic.set_tsc(crate::Tsc::nanoseconds().with_offset(20_000));
         assert_eq!(lapic.timer_deadline(1000), Some(1000));
         assert_eq!(lapic.tsc_deadline(1000), 0);
     }

@@ -2,8 +2,8 @@
 
 use super::{LVT_MASKED, Lapic, LapicState};
 
-/// The frequency of the timer before its divider, and of the guest's time-stamp counter: a tick is a nanosecond of
-/// virtual time. CPUID leaf 15H says so to the guest.
+/// The frequency of the timer before its divider: a tick is a nanosecond of virtual time. CPUID leaf 15H says so to the
+/// guest, which takes it for the core crystal's.
 pub const TIMER_HZ: u64 = 1_000_000_000;
 
 /// The shortest distance between two interrupts of a periodic timer, in nanoseconds. A guest that asks for less gets
@@ -98,7 +98,7 @@ impl Lapic {
                 Some(s.timer_start_ns.wrapping_add(period * MIN_PERIOD_NS.div_ceil(period)))
             }
             TimerMode::TscDeadline if s.tsc_deadline != 0 => {
-                Some(now_ns.saturating_add(s.tsc_deadline.saturating_sub(self.tsc(now_ns))))
+                Some(now_ns.saturating_add(self.tsc.until(s.tsc_deadline, now_ns)))
             }
             _ => None,
         }
@@ -134,7 +134,7 @@ impl Lapic {
 
     /// The guest's time-stamp counter.
     pub(super) const fn tsc(&self, now_ns: u64) -> u64 {
-        now_ns.wrapping_add(self.tsc_offset)
+        self.tsc.at(now_ns)
     }
 
     /// Reads IA32_TSC_DEADLINE: zero unless armed (SDM vol. 3A, 11.5.4.1).

@@ -16,7 +16,7 @@ pub struct CpuidQuery {
     pub apic_enabled: bool,
     /// XCR0.
     pub xcr0: u64,
-    /// The rate of the time-stamp counter and of the APIC timer, in hertz.
+    /// The rate of the time-stamp counter, in hertz.
     pub tsc_hz: u64,
     /// The width of a physical address.
     pub phys_bits: u8,
@@ -31,6 +31,11 @@ impl Default for CpuidQuery {
 
 const HIGHEST_BASIC: u32 = 0x16;
 const HYPERVISOR: u32 = 0x4000_0000;
+const KVM_LEAF: u32 = HYPERVISOR + 1;
+const KVM: &[u8] = b"KVMKVMKVM\0\0\0";
+/// The paravirtual clock by its old and its new MSRs, and that it is the same on all CPUs; no others, since guests move
+/// between engines.
+const KVM_FEATURES: u32 = 1 | 1 << 3 | 1 << 24;
 const HIGHEST_EXTENDED: u32 = 0x8000_0008;
 /// XCR0's bit for the upper halves of the YMM registers.
 const XCR0_AVX: u64 = 1 << 2;
@@ -115,13 +120,14 @@ impl CpuModel {
             7 if subleaf == 0 && self.has(Feature::BhiCtrl) => [2, 0, 0, 0],
             0xb => topology(subleaf, vcpus, ids, query.apic_id),
             0xd if self.has(Feature::Xsave) => self.xsave(subleaf, query),
-            // The crystal runs at the rate of the counter, since the APIC timer counts its ticks (SDM vol. 3A, 11.5.4).
-            0x15 => [1, 1, u32::try_from(query.tsc_hz).unwrap_or(0), 0],
+            0x15 => crystal(query.tsc_hz),
             0x16 => {
                 let mhz = u32::try_from(query.tsc_hz / 1_000_000).unwrap_or(0xffff).min(0xffff);
                 [mhz, mhz, 100, 0]
             }
-            HYPERVISOR => [HYPERVISOR, text(b"Husk", 0), text(b"Husk", 0), text(b"Husk", 0)],
+            // The name and the features of the paravirtual clock's interface (Linux, *KVM CPUID bits*), which all engines have.
+            HYPERVISOR => [HYPERVISOR + 1, text(KVM, 0), text(KVM, 4), text(KVM, 8)],
+            KVM_LEAF => [KVM_FEATURES, 0, 0, 0],
             0x8000_0000 => [HIGHEST_EXTENDED, 0, 0, 0],
             0x8000_0002..=0x8000_0004 => {
                 let brand = format!("Husk {} CPU", self.name());
@@ -147,6 +153,19 @@ impl CpuModel {
             2 if avx => [XSAVE_AVX, XSAVE_LEGACY, 0, 0],
             _ => [0; 4],
         }
+    }
+}
+
+/// Leaf 15H: the time-stamp counter as a ratio to the crystal, whose ticks the APIC timer counts (SDM vol. 3A, 11.5.4).
+fn crystal(tsc_hz: u64) -> [u32; 4] {
+    let (mut a, mut b) = (tsc_hz, TIMER_HZ);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    let ratio = (u32::try_from(TIMER_HZ / a.max(1)), u32::try_from(tsc_hz / a.max(1)), u32::try_from(TIMER_HZ));
+    match ratio {
+        (Ok(denominator), Ok(numerator), Ok(hz)) => [denominator, numerator, hz, 0],
+        _ => [0; 4],
     }
 }
 

@@ -124,7 +124,9 @@ fn texts() {
     let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
     let [_, b, c, d] = model.cpuid(0, 0, &query);
     assert_eq!(bytes(&[b, d, c]), b"GenuineIntel");
-    assert_eq!(bytes(&model.cpuid(0x4000_0000, 0, &query)[1..]), b"HuskHuskHusk");
+    assert_eq!(bytes(&model.cpuid(0x4000_0000, 0, &query)[1..]), b"KVMKVMKVM\0\0\0");
+    assert_eq!(model.cpuid(0x4000_0000, 0, &query)[0], 0x4000_0001);
+    assert_eq!(model.cpuid(0x4000_0001, 0, &query), [0x0100_0009, 0, 0, 0]);
     let brand: Vec<u8> = (2..5).flat_map(|n| bytes(&model.cpuid(0x8000_0000 + n, 0, &query))).collect();
     assert_eq!(brand.len(), 48);
     assert!(brand.starts_with(b"Husk x86-64-v3 CPU\0"));
@@ -138,7 +140,7 @@ fn leaves_out_of_range_answer_as_the_highest_basic_one() {
     for leaf in [highest + 1, 0x7fff_ffff, 0x8000_0009, 0xc000_0000, u32::MAX] {
         assert_eq!(model.cpuid(leaf, 0, &query), model.cpuid(highest, 0, &query), "{leaf:#x}");
     }
-    assert_eq!(model.cpuid(0x4000_0001, 0, &query), [0; 4], "not KVM's features");
+    assert_eq!(model.cpuid(0x4000_0002, 0, &query), [0; 4], "nothing beyond the paravirtual clock");
     assert_eq!(model.cpuid(7, 1, &query), [0; 4]);
     assert_eq!(model.cpuid(7, u32::MAX, &query), [0; 4]);
 }
@@ -193,6 +195,8 @@ fn clocks() {
     let query = CpuidQuery::default();
     let model = model("x86-64-v3");
     assert_eq!(model.cpuid(0x15, 0, &query), [1, 1, 1_000_000_000, 0]);
+    let faster = CpuidQuery { tsc_hz: 2_600_000_000, ..query };
+    assert_eq!(model.cpuid(0x15, 0, &faster), [5, 13, 1_000_000_000, 0]);
     assert_eq!(model.cpuid(0x16, 0, &query), [1000, 1000, 100, 0]);
     assert_eq!(model.cpuid(0x8000_0008, 0, &query)[0], 48 << 8 | 40);
 }
