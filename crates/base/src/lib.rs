@@ -1,5 +1,6 @@
 //! What Husk needs of the host's operating system, behind safe interfaces.
 
+pub mod disk_file;
 mod event;
 mod file;
 mod heap;
