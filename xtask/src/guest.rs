@@ -56,6 +56,9 @@ pub(crate) fn assemble(choice: Choice, update: bool) -> Result<()> {
     };
     let program = workout::build()?;
     let mut apts: Vec<Apt> = Vec::new();
+    if matches!(choice, Choice::Cloud | Choice::All) {
+        firmware(update, &mut apts).context("firmware")?;
+    }
     for kind in kinds {
         one(kind, update, &program, &mut apts).with_context(|| format!("guest {}", kind.name))?;
     }
@@ -66,15 +69,7 @@ fn one(kind: &Kind, update: bool, program: &[u8], apts: &mut Vec<Apt>) -> Result
     let folder = folder(kind.name);
     let (vmlinuz, busybox) = (folder.join("vmlinuz"), folder.join("busybox"));
     if update || !vmlinuz.is_file() || !busybox.is_file() {
-        let open = apts.iter().position(|apt| apt.is_for(kind.architecture));
-        let open = match open {
-            Some(index) => index,
-            None => {
-                apts.push(Apt::open(&folders().join("apt"), kind.architecture)?);
-                apts.len() - 1
-            }
-        };
-        fetch(kind, &apts[open], &folder)?;
+        fetch(kind, apt_for(kind.architecture, apts)?, &folder)?;
     }
     let busybox = read(&busybox)?;
     let initrd = initrd(&busybox);
@@ -83,6 +78,33 @@ fn one(kind: &Kind, update: bool, program: &[u8], apts: &mut Vec<Apt>) -> Result
     shell::write(&folder.join("workout.initrd"), &with_workout)?;
     let packages = fs::read_to_string(folder.join("packages")).unwrap_or_default();
     shell::say(&format!("guest {} in {}: {}", kind.name, folder.display(), packages.trim().replace('\n', ", ")));
+    Ok(())
+}
+
+/// apt for an architecture, opened when it is needed first.
+fn apt_for<'a>(architecture: &'static str, apts: &'a mut Vec<Apt>) -> Result<&'a Apt> {
+    let index = match apts.iter().position(|apt| apt.is_for(architecture)) {
+        Some(index) => index,
+        None => {
+            apts.push(Apt::open(&folders().join("apt"), architecture)?);
+            apts.len() - 1
+        }
+    };
+    Ok(&apts[index])
+}
+
+/// The firmware that tests boot with: `target/guest/firmware/bios-256k.bin` of Debian's package `seabios`.
+fn firmware(update: bool, apts: &mut Vec<Apt>) -> Result<()> {
+    const IMAGE: &str = "bios-256k.bin";
+    let folder = folder("firmware");
+    let image = folder.join(IMAGE);
+    if update || !image.is_file() {
+        let package = apt_for(CLOUD.architecture, apts)?.fetch("seabios")?;
+        let unpacked = folder.join("unpacked");
+        apt::unpack(&package, "./usr/share/seabios", &unpacked)?;
+        shell::write(&image, &read(&unpacked.join("usr/share/seabios").join(IMAGE))?)?;
+        fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))?;
+    }
     Ok(())
 }
 

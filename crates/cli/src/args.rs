@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Group, Parser, Subcommand, ValueHint};
 
-use crate::values::{self, Destination, Engines};
+use crate::values::{self, Destination, DiskFile, Engines, Firmware, FirmwareFile};
 
 /// Husk: a hypervisor for Linux hosts.
 #[derive(Debug, Parser)]
@@ -25,6 +25,13 @@ pub(crate) enum Verb {
     /// Run a virtual machine; its serial console is this terminal
     #[command(after_long_help = RUN_HELP)]
     Run(Box<Run>),
+    /// Make, convert, check and change disk images
+    #[command(after_long_help = crate::img::args::HELP)]
+    Img {
+        /// What to do
+        #[command(subcommand)]
+        verb: Box<crate::img::args::Img>,
+    },
     /// Say what this host is worth for virtual machines, and what can be done about it
     #[command(after_long_help = DOCTOR_HELP)]
     Doctor {
@@ -46,7 +53,7 @@ pub(crate) enum Verb {
 
 #[derive(Debug, Group)]
 pub(crate) struct Run {
-    /// The Linux kernel: a bzImage, or an ELF vmlinux with a PVH entry [default: the default guest's]
+    /// The Linux kernel: a bzImage, or an ELF vmlinux with a PVH entry [default: the default guest's, or none with --firmware or --disk]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) kernel: Option<PathBuf>,
     /// The initial RAM disk [default: the default guest's if there is no --kernel]
@@ -76,7 +83,16 @@ pub(crate) struct Run {
     /// code for each CPU, 1M to 1G
     #[arg(long, value_name = "ENGINE[,OPTION=VALUE]...", default_value = "auto", value_parser = values::engines)]
     pub(crate) engine: Engines,
-    /// How the kernel is entered: `auto` decompresses a bzImage at once, but without address randomisation; with
+    /// A disk: an image, whose format is found out unless it is told. Without a kernel, firmware boots the first one
+    #[arg(long, value_name = "FILE[,format=FORMAT][,readonly]", value_parser = values::disk)]
+    pub(crate) disk: Vec<DiskFile>,
+    /// Firmware to start with: `bios`, SeaBIOS where distributions put it, or a file. A kernel is then booted by it
+    #[arg(long, value_name = "bios|FILE", value_parser = values::firmware, value_hint = ValueHint::FilePath)]
+    pub(crate) firmware: Option<Firmware>,
+    /// Give firmware and guest a file by the firmware configuration; its name there starts with opt/ or etc/
+    #[arg(long, value_name = "name=NAME,file=FILE|string=TEXT", value_parser = values::firmware_file)]
+    pub(crate) fw_cfg: Vec<FirmwareFile>,
+    /// How the kernel is entered without firmware: `auto` decompresses a bzImage at once, but without address randomisation; with
     /// `boot64` or `boot32` the bzImage does that itself; `pvh` is for ELF files
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = values::entry)]
     pub(crate) entry: vm::EntryMode,
@@ -95,7 +111,7 @@ pub(crate) struct Run {
     /// Where a serial port leads: `stdio`, `none` or `file:PATH`; the first is COM1 [default: stdio]
     #[arg(long, value_name = "WHERE", value_parser = values::destination)]
     pub(crate) serial: Vec<Destination>,
-    /// Where the debug port (E9h, output only) leads: `stdio`, `none` or `file:PATH`
+    /// Where the debug port (E9h and 402h, output only) leads: `stdio`, `none` or `file:PATH`
     #[arg(long, value_name = "WHERE", default_value = "none", value_parser = values::destination)]
     pub(crate) debug_port: Destination,
     /// Give the guest a port (501h, 4 bytes) that ends the VM with the exit code written to it
@@ -119,6 +135,8 @@ Examples:
       two gibibytes of memory, four CPUs, a command line of one's own
   echo 'uname -a; poweroff -f' | husk run
       a shell fed from a pipe
+  husk run --firmware bios --machine pc --kernel K --initrd I
+      starts with SeaBIOS, which boots the kernel
   husk run --serial stdio --serial file:second.log
       a second serial port, written to a file
 

@@ -8,6 +8,8 @@ mod default_guest;
 mod doctor;
 mod engines;
 mod failure;
+mod firmware;
+mod img;
 mod keys;
 mod log;
 mod run;
@@ -52,6 +54,7 @@ pub fn main() -> ExitCode {
     }
     let result = match args.verb {
         Verb::Run(run) => run::run(*run),
+        Verb::Img { verb } => img::run(&verb),
         Verb::Doctor { json, kvm_device } => doctor::run(json, &kvm_device),
         Verb::Completions { shell } => {
             let mut text = Vec::new();

@@ -9,16 +9,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use base::{Interrupt, Interrupts, RawMode};
-use vm::{CharOut, Config, Cpus, Outcome, Payload, Supplies, Vm};
+use vm::{CharOut, Config, Cpus, Disk, Outcome, Payload, Supplies, Vm};
 
 use crate::args::Run;
 use crate::console::{self, Output};
 use crate::default_guest;
 use crate::engines::{self, Chosen};
 use crate::failure::{BAD_INPUT, Failure, INTERNAL, cause};
+use crate::firmware;
 use crate::size;
 use crate::stats;
-use crate::values::Destination;
+use crate::values::{Destination, DiskFile, Firmware};
 
 /// The exit code when the guest has failed.
 const GUEST_FAILED: u8 = 1;
@@ -84,10 +85,11 @@ fn build(args: &Run, output: &Arc<Output>) -> Result<(Vm, Chosen), Failure> {
         return Err(Failure::input(format!("--memory {}", size::show(args.memory)), cause, "give the VM less"));
     }
     let (kernel, initrd) = match &args.kernel {
-        Some(kernel) => (kernel.clone(), args.initrd.clone()),
+        Some(kernel) => (Some(kernel.clone()), args.initrd.clone()),
+        None if args.firmware.is_some() || !args.disk.is_empty() => (None, None),
         None => {
             let guest = default_guest::find()?;
-            (guest.kernel, Some(args.initrd.clone().unwrap_or(guest.initrd)))
+            (Some(guest.kernel), Some(args.initrd.clone().unwrap_or(guest.initrd)))
         }
     };
     let config = Config {
@@ -106,14 +108,28 @@ fn build(args: &Run, output: &Arc<Output>) -> Result<(Vm, Chosen), Failure> {
         on_reset: args.reboot,
         on_triple_fault: args.triple_fault,
         on_guest_panic: args.guest_panic,
-        power_on: None,
+        ..Config::default()
     };
-    let (kernel, initrd) = (open("kernel", &kernel)?, initrd.map(|path| open("initrd", &path)).transpose()?);
+    let kernel = kernel.map(|path| open("kernel", &path)).transpose()?;
+    let initrd = initrd.map(|path| open("initrd", &path)).transpose()?;
+    // Who gives a disk and no kernel wants to boot from it.
+    let from_disk = kernel.is_none().then_some(&Firmware::Bios);
+    let firmware = args.firmware.as_ref().or(from_disk).map(firmware::open).transpose()?;
+    if firmware.is_none() && !args.fw_cfg.is_empty() {
+        return Err(Failure::input(
+            "--fw-cfg",
+            "there is no firmware configuration without firmware",
+            "add --firmware bios",
+        ));
+    }
     let counted = args.stats || tracing::enabled!(tracing::Level::INFO);
     let chosen = engines::choose(&args.engine.0, counted, &args.kvm_device)?;
     let supplies = Supplies {
+        firmware,
         kernel,
         initrd,
+        disks: disks(&args.disk)?,
+        files: firmware::files(&args.fw_cfg)?,
         engine: Arc::clone(&chosen.engine),
         serial: serial_ports(args).iter().map(|port| destination(port, output)).collect::<Result<_, _>>()?,
         debug: match &args.debug_port {
@@ -161,7 +177,18 @@ fn failure(error: &vm::Error) -> Failure {
     Failure::new(error.to_string(), if error.is_input() { BAD_INPUT } else { INTERNAL })
 }
 
-fn open(what: &str, path: &Path) -> Result<Payload, Failure> {
+/// Opens the disks.
+fn disks(files: &[DiskFile]) -> Result<Vec<Disk>, Failure> {
+    let open = |(file, n): (&DiskFile, usize)| {
+        let options =
+            disk::OpenOptions { format: file.format, read_only: file.read_only, ..disk::OpenOptions::new(&file.path) };
+        let image = disk::block_on(disk::open(options)).map_err(|error| Failure::new(error.to_string(), BAD_INPUT))?;
+        Ok(Disk { image, serial: format!("HUSK{n:04}") })
+    };
+    files.iter().zip(0..).map(open).collect()
+}
+
+pub(crate) fn open(what: &str, path: &Path) -> Result<Payload, Failure> {
     let name = format!("{what} {}", path.display());
     match base::open_at_once(path) {
         Ok(file) => Ok(Payload::file(name, file)),

@@ -3,6 +3,15 @@
 /// Parses a size: a number with `K`, `M`, `G` or `T`, which count in powers of 1024 and may be followed by `B` or `iB`;
 /// without a unit, MiB.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
+    parse_in(text, 20)
+}
+
+/// The same, but without a unit it counts bytes, as it is the custom for images.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    parse_in(text, 0)
+}
+
+fn parse_in(text: &str, plain: u32) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     if number.is_empty() {
@@ -12,8 +21,9 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     // Digits only fail to be a number when there are too many.
     let number: u64 = number.parse().map_err(|_| too_much())?;
     let shift = match unit.to_ascii_lowercase().as_str() {
+        "" => plain,
         "k" | "kb" | "kib" => 10,
-        "" | "m" | "mb" | "mib" => 20,
+        "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
         other if other.starts_with(['.', ',']) => {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use disk::Format;
 use engine_soft::{SoftOptions, Translator};
 
 use crate::size;
@@ -28,6 +29,82 @@ pub(crate) enum Destination {
     None,
     /// A file, output only.
     File(PathBuf),
+}
+
+/// The firmware that the user asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Firmware {
+    /// SeaBIOS, where it is found.
+    Bios,
+    /// This image.
+    File(PathBuf),
+}
+
+/// A file of the firmware configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FirmwareFile {
+    /// Its name there.
+    pub(crate) name: String,
+    /// What is in it.
+    pub(crate) content: FirmwareContent,
+}
+
+/// What is in a file of the firmware configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FirmwareContent {
+    /// The contents of this file.
+    File(PathBuf),
+    /// This text.
+    Text(String),
+}
+
+/// A disk's image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DiskFile {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// Its format; by its first bytes if there is none.
+    pub(crate) format: Option<Format>,
+    /// It is not written to.
+    pub(crate) read_only: bool,
+}
+
+/// `FILE[,format=FORMAT][,readonly]`.
+pub(crate) fn disk(text: &str) -> Result<DiskFile, String> {
+    let mut words = text.split(',');
+    let path = words.next().filter(|path| !path.is_empty()).ok_or("not a disk; give the file of its image")?;
+    let mut disk = DiskFile { path: path.into(), format: None, read_only: false };
+    for word in words {
+        match word.split_once('=') {
+            Some(("format", name)) => disk.format = Some(name.parse()?),
+            None if word == "readonly" => disk.read_only = true,
+            _ => return Err(format!("a disk has no option {word}; take format=FORMAT or readonly")),
+        }
+    }
+    Ok(disk)
+}
+
+/// `bios`, or the path of an image.
+pub(crate) fn firmware(text: &str) -> Result<Firmware, String> {
+    match text {
+        "bios" => Ok(Firmware::Bios),
+        "" => Err("not a firmware; take bios, or the path of an image".to_owned()),
+        path => Ok(Firmware::File(path.into())),
+    }
+}
+
+/// `name=NAME,file=FILE` or `name=NAME,string=TEXT`; `name=` may be left out. The text goes to the end.
+pub(crate) fn firmware_file(text: &str) -> Result<FirmwareFile, String> {
+    const FORM: &str = "not a firmware file; write it like name=opt/my/file,file=PATH or name=opt/my/text,string=TEXT";
+    let (name, rest) = text.split_once(',').ok_or(FORM)?;
+    let name = name.strip_prefix("name=").unwrap_or(name).to_owned();
+    vm::check_firmware_file_name(&name).map_err(|error| error.to_string())?;
+    let content = match rest.split_once('=') {
+        Some(("file", path)) if !path.is_empty() => FirmwareContent::File(path.into()),
+        Some(("string", text)) => FirmwareContent::Text(text.to_owned()),
+        _ => return Err(FORM.to_owned()),
+    };
+    Ok(FirmwareFile { name, content })
 }
 
 /// Engines separated by commas, each with its options behind it: what has an equals sign is an option of the engine before.
@@ -186,6 +263,15 @@ mod tests {
         assert!(cpu_model("486").is_err_and(|e| e.contains(vm::DEFAULT_CPU_MODEL)));
         assert_eq!(destination("file:a:b"), Ok(Destination::File("a:b".into())));
         assert!(destination("file:").is_err() && destination("tcp").is_err());
+        assert_eq!(firmware("bios"), Ok(Firmware::Bios));
+        assert_eq!(firmware("./bios"), Ok(Firmware::File("./bios".into())));
+        let text = FirmwareContent::Text("a,b=c".into());
+        assert_eq!(firmware_file("name=opt/x,string=a,b=c"), Ok(FirmwareFile { name: "opt/x".into(), content: text }));
+        assert!(
+            ["", "opt/x", "name=x,string=a", "opt/x,file=", "opt/x,text=a"]
+                .iter()
+                .all(|text| firmware_file(text).is_err())
+        );
         assert!(cpus("0").is_err() && cpus("-1").is_err() && cpus("4") == Ok(4));
         assert!(name("a b").is_err() && name("").is_err() && name("web-1.eu").is_ok());
     }

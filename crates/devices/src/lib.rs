@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chipset;
+pub mod ide;
 pub mod input;
 pub mod misc;
 pub mod serial;

@@ -54,10 +54,10 @@ fn dword(function: &Mutex<impl PciFunction>, offset: u16) -> u32 {
 
 #[test]
 fn the_bridges_say_where_things_are() {
-    let mch = Q35Mch::new(0xb000_0000..0xc000_0000);
+    let mch = Q35Mch::new(0xb000_0000..0xc000_0000, None);
     assert_eq!((dword(&mch, 0), dword(&mch, 8) >> 8), (0x29c0_8086, 0x06_0000));
     assert_eq!((dword(&mch, 0x60), dword(&mch, 0x64)), (0xb000_0001, 0));
-    let small = Q35Mch::new(0xe000_0000..0xe400_0000);
+    let small = Q35Mch::new(0xe000_0000..0xe400_0000, None);
     assert_eq!(dword(&small, 0x60), 0xe000_0005, "64 buses");
     let lpc = Ich9Lpc::new(0x600, Vec::new());
     assert_eq!((dword(&lpc, 0), dword(&lpc, 8) >> 8), (0x2918_8086, 0x06_0100));

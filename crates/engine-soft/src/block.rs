@@ -133,6 +133,11 @@ impl Block {
 }
 
 impl Cpu {
+    /// Forgets all blocks; none may be running.
+    pub(crate) fn forget_blocks(&mut self) {
+        self.blocks.clear();
+    }
+
     /// The block at RIP, decoded if need be. The pointer is good until the next call.
     #[inline]
     pub(crate) fn find_block(&mut self) -> Exec<*const Block> {

@@ -175,6 +175,10 @@ impl Cpu {
             if pending & Pending::LAYOUT != 0 {
                 self.slot.clear(Pending::LAYOUT);
                 self.mmu_flush_all();
+                // They are known by physical addresses, behind which there may be other pages now.
+                self.forget_blocks();
+                self.outdate_translations();
+                self.leave = 0;
             }
             if pending & Pending::KICK != 0 {
                 self.slot.clear(Pending::KICK);

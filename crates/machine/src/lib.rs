@@ -7,6 +7,7 @@ pub mod acpi;
 pub mod board;
 mod bus;
 mod device;
+pub mod firmware;
 mod line;
 pub mod loader;
 pub mod pci;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use base::{HUGE_PAGE, Mapping};
 
+use crate::switched::{Switched, Table};
 use crate::{Error, Gpa, PAGE_SIZE, PageFlags, Result};
 
 /// What a region is to the guest.
@@ -47,6 +48,8 @@ struct Shared {
     regions: Vec<(Region, u64)>,
     /// The largest of them, where most accesses go.
     main: (Region, u64),
+    /// The pages that are switched while the guest runs.
+    switched: Option<Table>,
     flags: PageFlags,
 }
 
@@ -56,6 +59,14 @@ impl GuestMemory {
     /// # Errors
     /// [`Error::Layout`] for regions that are empty, unaligned or overlap; [`Error::Reserve`] when the host refuses.
     pub fn new(regions: &[Region]) -> Result<Self> {
+        Self::with_switched(regions, None)
+    }
+
+    /// As [`GuestMemory::new`], with a range beside `regions` whose pages are switched while the guest runs.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::new`]; [`Error::Layout`] also for a range that overlaps `regions` or is not of whole pages.
+    pub fn with_switched(regions: &[Region], switched: Option<&Switched>) -> Result<Self> {
         let mut sorted = regions.to_vec();
         sorted.sort_by_key(|r| r.start);
         let mut placed = Vec::with_capacity(sorted.len());
@@ -75,13 +86,22 @@ impl GuestMemory {
             free_from = end;
             offset = offset.checked_add(region.len).ok_or(Error::Layout(region.start))?;
         }
+        let mut table = None;
+        if let Some(Switched { range, store }) = switched {
+            let free = placed.iter().all(|(r, _)| range.end <= r.start.0 || r.start.0 + r.len <= range.start);
+            let whole = [range.start, range.end, *store].iter().all(|n| n % PAGE_SIZE == 0);
+            let end = offset.checked_add(*store).filter(|_| free && whole && range.start < range.end);
+            let end = end.ok_or(Error::Layout(Gpa(range.start)))?;
+            table = Some(Table::new(range.clone(), offset..end));
+            offset = end;
+        }
         let refused = |source| Error::Reserve { bytes: offset, source };
         let len = usize::try_from(offset).map_err(|_| refused(std::io::ErrorKind::OutOfMemory.into()))?;
         let mapping = Mapping::anonymous(len).map_err(refused)?;
         let flags = PageFlags::new(len / PAGE_SIZE as usize);
         let none = (Region { start: Gpa(0), len: 0, kind: Kind::Ram }, 0);
         let main = placed.iter().copied().max_by_key(|(region, _)| region.len).unwrap_or(none);
-        Ok(Self(Arc::new(Shared { mapping, regions: placed, main, flags })))
+        Ok(Self(Arc::new(Shared { mapping, regions: placed, main, switched: table, flags })))
     }
 
     /// Has the host back the memory with huge pages where it can, for an engine whose CPU walks the host's tables too.
@@ -89,9 +109,78 @@ impl GuestMemory {
         self.0.mapping.prefer_huge_pages();
     }
 
-    /// The regions in order of address.
-    pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
-        self.0.regions.iter().map(|(region, _)| *region)
+    /// The regions in order of address, as they are now.
+    pub fn regions(&self) -> impl Iterator<Item = Region> + use<> {
+        let mut regions: Vec<_> = self.0.regions.iter().map(|(region, _)| *region).collect();
+        if let Some(table) = &self.0.switched {
+            regions.extend(table.regions());
+            regions.sort_by_key(|region| region.start);
+        }
+        regions.into_iter()
+    }
+
+    /// Switches the pages at the addresses `at` to offset `to` of the store of the [`Switched`] range, as this kind of
+    /// memory, or to nothing. The engine has to be told then: `engine::Partition::layout_changed`.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when a page is outside of the range or of its store.
+    pub fn switch(&self, at: std::ops::Range<u64>, to: Option<(u64, Kind)>) -> Result<()> {
+        let bad = Error::Layout(Gpa(at.start));
+        let done = self.0.switched.as_ref().is_some_and(|table| table.switch(at, to));
+        if done { Ok(()) } else { Err(bad) }
+    }
+
+    /// Reads the store of the [`Switched`] range at `offset`, wherever that is mapped.
+    ///
+    /// # Errors
+    /// [`Error::Hole`] when a byte is outside of the store.
+    pub fn read_store(&self, offset: u64, data: &mut [u8]) -> Result<()> {
+        let start = self.in_store(offset, data.len())?;
+        // SAFETY: `in_store` only gives ranges inside of the mapping. The guest may write the bytes meanwhile; they are
+        // copied as bytes, of which every value is valid.
+        unsafe { std::ptr::copy_nonoverlapping(self.0.mapping.as_ptr().add(start), data.as_mut_ptr(), data.len()) };
+        Ok(())
+    }
+
+    /// Writes the store of the [`Switched`] range at `offset`, wherever that is mapped.
+    ///
+    /// # Errors
+    /// [`Error::Hole`] when a byte is outside of the store.
+    pub fn write_store(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let start = self.in_store(offset, data.len())?;
+        // SAFETY: as in `read_store`.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), self.0.mapping.as_ptr().add(start), data.len()) };
+        self.note_written(start, data.len());
+        Ok(())
+    }
+
+    /// Whether all `len` bytes at `at` are RAM, which a device may write to.
+    #[must_use]
+    pub fn is_ram(&self, at: Gpa, len: u64) -> bool {
+        let Some(end) = at.0.checked_add(len) else { return false };
+        let mut at = at.0;
+        while at < end {
+            let Some((Kind::Ram, _, left)) = self.locate(Gpa(at)) else { return false };
+            at = at.saturating_add(left);
+        }
+        true
+    }
+
+    /// Where `len` bytes of the store lie in the mapping.
+    fn in_store(&self, offset: u64, len: usize) -> Result<usize> {
+        let store = self.0.switched.as_ref().map_or(0..0, |table| table.store.clone());
+        let start = store.start.checked_add(offset);
+        let fits = start.and_then(|start| start.checked_add(len as u64)).is_some_and(|end| end <= store.end);
+        start.filter(|_| fits).map(|start| start as usize).ok_or(Error::Hole { at: Gpa(offset), len })
+    }
+
+    /// Tells of `len` bytes at `offset` of the mapping that have been written.
+    fn note_written(&self, offset: usize, len: usize) {
+        let (page_size, end) = (PAGE_SIZE as usize, offset + len);
+        for page in offset / page_size..end.div_ceil(page_size) {
+            let from = offset.max(page * page_size);
+            self.0.flags.written(page, from % page_size, end.min((page + 1) * page_size) - from);
+        }
     }
 
     /// The per-page flags.
@@ -152,11 +241,7 @@ impl GuestMemory {
                 let to = self.0.mapping.as_ptr().add(offset);
                 std::ptr::copy_nonoverlapping(data[range.clone()].as_ptr(), to, range.len());
             }
-            let (page_size, end) = (PAGE_SIZE as usize, offset + range.len());
-            for page in offset / page_size..=(end - 1) / page_size {
-                let from = offset.max(page * page_size);
-                self.0.flags.written(page, from % page_size, end.min((page + 1) * page_size) - from);
-            }
+            self.note_written(offset, range.len());
         })
     }
 
@@ -189,7 +274,8 @@ impl GuestMemory {
             let inside = at.0.wrapping_sub(region.start.0);
             (inside < region.len).then(|| (region.kind, offset + inside, region.len - inside))
         };
-        look(&self.0.main).or_else(|| self.0.regions.iter().find_map(look))
+        let switched = || self.0.switched.as_ref().and_then(|table| table.locate(at.0));
+        look(&self.0.main).or_else(|| self.0.regions.iter().find_map(look)).or_else(switched)
     }
 
     fn chunks(&self, at: Gpa, len: usize, mut each: impl FnMut(Kind, usize, std::ops::Range<usize>)) -> Result<()> {
@@ -247,6 +333,36 @@ mod tests {
         mem.write(Gpa(0xfff), &[0; 0x1041]).unwrap();
         assert_eq!([0, 1, 2].map(|page| flags.marked(page)), [1, 0, 1 << 63]);
         assert_eq!([0, 1, 2].map(|page| flags.generation(page)), [1; 3]);
+    }
+
+    #[test]
+    fn pages_are_switched_under_the_guest() {
+        let range = Switched { range: 0x1000..0x5000, store: 0x6000 };
+        let mem = GuestMemory::with_switched(&[ram(0, 0x1000), ram(0x8000, 0x2000)], Some(&range)).unwrap();
+        assert!(mem.host_page(Gpa(0x1000)).is_none() && mem.read(Gpa(0xffe), &mut [0; 4]).is_err());
+        mem.write_store(0x1ffe, &[1, 2, 3, 4]).unwrap();
+        mem.switch(0x1000..0x3000, Some((0x2000, Kind::Rom))).unwrap();
+        mem.switch(0x3000..0x4000, Some((0x1000, Kind::Ram))).unwrap();
+        assert_eq!(mem.read_array(Gpa(0x1000)).unwrap(), [3, 4]);
+        assert_eq!(mem.read_array(Gpa(0x3ffe)).unwrap(), [1, 2]);
+        let regions: Vec<_> = mem.regions().map(|r| (r.start.0, r.len, r.kind)).collect();
+        let (region, ram, rom) = (ram, Kind::Ram, Kind::Rom);
+        assert_eq!(regions, [(0, 0x1000, ram), (0x1000, 0x2000, rom), (0x3000, 0x1000, ram), (0x8000, 0x2000, ram)]);
+        assert!(mem.is_ram(Gpa(0x3000), 0x1000) && !mem.is_ram(Gpa(0x2fff), 2) && !mem.is_ram(Gpa(0x3fff), 2));
+        assert!(mem.is_ram(Gpa(0x8000), 0x2000) && !mem.is_ram(Gpa(0x8000), 0x2001) && !mem.is_ram(Gpa(u64::MAX), 2));
+        mem.write(Gpa(0x3000), &[9]).unwrap();
+        mem.switch(0x3000..0x4000, None).unwrap();
+        assert!(mem.write(Gpa(0x3000), &[9]).is_err());
+        let mut kept = [0];
+        mem.read_store(0x1000, &mut kept).unwrap();
+        assert_eq!(kept, [9]);
+        for (at, to) in
+            [(0..0x1000, 0), (0x4000..0x6000, 0), (0x1000..0x3000, 0x5000), (0x1000..0x2000, 1), (0x1000..0x1800, 0)]
+        {
+            assert!(mem.switch(at, Some((to, Kind::Ram))).is_err());
+        }
+        assert!(mem.write_store(0x5fff, &[0; 2]).is_err() && mem.read_store(u64::MAX, &mut [0]).is_err());
+        assert!(GuestMemory::with_switched(&[region(0x1000, 0x1000)], Some(&range)).is_err());
     }
 
     #[test]

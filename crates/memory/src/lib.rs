@@ -7,9 +7,11 @@
 
 mod flags;
 mod guest;
+mod switched;
 
 pub use flags::{CODE_LINE, CodeListener, PageFlags, code_lines};
 pub use guest::{GuestMemory, HostPage, Kind, Region};
+pub use switched::Switched;
 
 /// The size of a page in bytes.
 pub const PAGE_SIZE: u64 = 4096;

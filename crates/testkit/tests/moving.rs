@@ -201,8 +201,11 @@ fn linux_goes_on() {
     let home = testkit::choice::chosen().open();
     let supplies = Supplies {
         engine: Arc::clone(&home),
-        kernel: file("vmlinuz"),
+        firmware: None,
+        kernel: Some(file("vmlinuz")),
         initrd: Some(file("initrd")),
+        disks: Vec::new(),
+        files: Vec::new(),
         serial: vec![Box::new(move |bytes: &[u8]| {
             if watch {
                 eprint!("{}", String::from_utf8_lossy(bytes));
@@ -243,7 +246,20 @@ fn start(engine: Arc<dyn Engine>) -> (Vm, Console) {
     let cpus = Cpus { count: 2, model: "x86-64-v2".into(), relaxed: true };
     let config = Config { memory: 64 << 20, cpus, entry: EntryMode::Boot64, ..Config::default() };
     let serial: Vec<Box<dyn vm::CharOut>> = vec![Box::new(move |bytes: &[u8]| to.take(bytes))];
-    let vm = Vm::build(config, Supplies { engine, kernel: kernel(), initrd: None, serial, debug: None }).unwrap();
+    let vm = Vm::build(
+        config,
+        Supplies {
+            engine,
+            firmware: None,
+            kernel: Some(kernel()),
+            initrd: None,
+            disks: Vec::new(),
+            files: Vec::new(),
+            serial,
+            debug: None,
+        },
+    )
+    .unwrap();
     assert!(matches!(vm.move_to(&soft()), Err(Error::NotRunning)));
     vm.start().unwrap();
     (vm, console)

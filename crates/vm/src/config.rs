@@ -18,8 +18,7 @@ pub fn cpu_models() -> Vec<&'static str> {
 /// The names of the boards that a VM can have.
 #[must_use]
 pub fn boards() -> Vec<&'static str> {
-    let buildable = |name: &&str| Board::named(name).is_ok_and(|board| board.chipset == machine::board::Chipset::Q35);
-    Board::names().into_iter().filter(buildable).collect()
+    Board::names()
 }
 
 /// A VM.
@@ -46,6 +45,10 @@ pub struct Config {
     pub on_triple_fault: OnTripleFault,
     /// What a panic of the guest's kernel does.
     pub on_guest_panic: OnGuestPanic,
+    /// The order in which firmware looks for systems to boot, as OpenFirmware paths; its own order if there is none.
+    pub boot_order: Vec<String>,
+    /// Firmware uses the first serial port as its screen and keyboard.
+    pub firmware_console: bool,
     /// The real-time clock at power-on, in seconds since 1970; the host's clock if there is none.
     pub power_on: Option<u64>,
 }
@@ -63,6 +66,8 @@ impl Default for Config {
             on_reset: OnReset::default(),
             on_triple_fault: OnTripleFault::default(),
             on_guest_panic: OnGuestPanic::default(),
+            boot_order: Vec::new(),
+            firmware_console: true,
             power_on: None,
         }
     }

@@ -58,6 +58,8 @@ struct Cpu {
     gone: bool,
     /// It is to take on the state of power-on before it runs.
     power_on: bool,
+    /// It is taking it on.
+    starting: bool,
     stats: CpuStats,
     /// Counts how often `stats` was stored.
     stored: u64,
@@ -246,6 +248,9 @@ impl Control {
         if let Some(cpu) = state.cpus.get_mut(index) {
             cpu.stats = stats;
             cpu.stored += 1;
+            if std::mem::take(&mut cpu.starting) {
+                self.changed.notify_all();
+            }
         }
         loop {
             if state.outcome.is_some() {
@@ -265,8 +270,14 @@ impl Control {
                 }
             }
             if !must_park {
-                let power_on = state.cpus.get_mut(index).is_some_and(|cpu| std::mem::take(&mut cpu.power_on));
-                return if power_on { Next::PowerOn } else { Next::Run };
+                if let Some(cpu) = state.cpus.get_mut(index).filter(|cpu| cpu.power_on) {
+                    (cpu.power_on, cpu.starting) = (false, true);
+                    return Next::PowerOn;
+                }
+                // What one CPU sends to another would be lost while that one is taking on its state.
+                if !state.cpus.iter().any(|cpu| !cpu.gone && (cpu.power_on || cpu.starting)) {
+                    return Next::Run;
+                }
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -20,8 +20,8 @@ pub(crate) struct CpuSeat {
     pub(crate) partition: Arc<dyn Partition>,
     pub(crate) pins: Arc<Pins>,
     pub(crate) control: Arc<Control>,
-    /// Where the bootstrap processor starts; replaced at each reset.
-    pub(crate) entry: Arc<Mutex<Entry>>,
+    /// Where the bootstrap processor starts, replaced at each reset; at the reset vector if there is firmware.
+    pub(crate) entry: Arc<Mutex<Option<Entry>>>,
     pub(crate) on_triple_fault: OnTripleFault,
 }
 
@@ -42,14 +42,14 @@ impl CpuSeat {
         let state = here.state()?;
         let gone = || engine::Error::Internal("there is nowhere to go".into());
         let mut there = self.control.target().ok_or_else(gone)?.vcpu(self.id, &self.model)?;
-        let fresh = power_on(&mut *there)?;
+        let fresh = there.state()?;
         there.set_state(&state)?;
         Ok((there, fresh))
     }
 
     fn run(&self) -> engine::Result<()> {
         let mut vcpu = self.partition.vcpu(self.id, &self.model)?;
-        let mut power_on = power_on(&mut *vcpu)?;
+        let mut power_on = vcpu.state()?;
         let mut elsewhere: Option<(Box<dyn Vcpu>, CpuState)> = None;
         self.control.register(self.id, vcpu.kicker());
         loop {
@@ -57,8 +57,12 @@ impl CpuSeat {
                 Next::End => return Ok(()),
                 Next::PowerOn => {
                     let mut state = power_on.clone();
-                    if self.id == 0 {
-                        self.entry.lock().unwrap_or_else(PoisonError::into_inner).apply(&mut state);
+                    if let Some(entry) = &*self.entry.lock().unwrap_or_else(PoisonError::into_inner) {
+                        // There is no firmware that would.
+                        set_memory_types(&mut state);
+                        if self.id == 0 {
+                            entry.apply(&mut state);
+                        }
                     }
                     vcpu.set_state(&state)?;
                     continue;
@@ -98,14 +102,6 @@ impl CpuSeat {
             }
         }
     }
-}
-
-/// The state after power-on.
-fn power_on(vcpu: &mut dyn Vcpu) -> engine::Result<CpuState> {
-    let mut state = vcpu.state()?;
-    // There is no firmware that would.
-    set_memory_types(&mut state);
-    Ok(state)
 }
 
 /// What the engine has counted for the CPU of this thread, and the time that the thread has used.

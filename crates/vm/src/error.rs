@@ -1,6 +1,13 @@
 //! Why a VM cannot be built or started.
 
-use machine::{Overlap, acpi::AcpiError, board::UnknownBoard, loader::LoadError, pci::PciError};
+use machine::firmware::{FileNameError, RomError};
+use machine::{
+    Overlap,
+    acpi::AcpiError,
+    board::UnknownBoard,
+    loader::LoadError,
+    pci::{ConfigError, PciError},
+};
 
 /// Why a VM cannot be built or started: the object, the cause and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -92,12 +99,31 @@ pub enum Error {
     /// The ACPI tables.
     #[error("{0}")]
     Acpi(#[from] AcpiError),
-    /// A board that this build cannot wire.
-    #[error("board {board}: it cannot be built yet; choose q35-1")]
-    NoWiring {
+    /// What is to be the firmware is none.
+    #[error("{name}: {source}")]
+    Firmware {
+        /// The file's name.
+        name: String,
+        /// What is wrong.
+        source: RomError,
+    },
+    /// A file of the firmware configuration.
+    #[error("{0}")]
+    FirmwareFile(#[from] FileNameError),
+    /// More disks than the board has places for.
+    #[error("{count} disks: board {board} has no room for them; board pc has places for 4 (--machine pc)")]
+    Disks {
+        /// The number asked for.
+        count: usize,
         /// The board.
         board: &'static str,
     },
+    /// A PCI function contradicts itself.
+    #[error("wiring: {0}")]
+    Config(#[from] ConfigError),
+    /// There is neither a kernel nor firmware.
+    #[error("nothing to run: the VM has neither firmware nor a kernel; give it one of them")]
+    NothingToRun,
     /// The board's data contradict themselves.
     #[error("wiring: {0}")]
     Overlap(#[from] Overlap),
@@ -140,7 +166,10 @@ impl Error {
     pub fn is_input(&self) -> bool {
         match self {
             Self::Board(_)
-            | Self::NoWiring { .. }
+            | Self::Firmware { .. }
+            | Self::FirmwareFile(_)
+            | Self::NothingToRun
+            | Self::Disks { .. }
             | Self::Model(_)
             | Self::Beyond { .. }
             | Self::Cpus { .. }
@@ -150,7 +179,7 @@ impl Error {
             Self::Read { .. } | Self::TooLarge { .. } | Self::Load { .. } | Self::Reserve(_) | Self::Acpi(_) => true,
             Self::Engine(e) => matches!(e, engine::Error::Config(_)),
             Self::Overlap(_) | Self::Pci(_) | Self::Thread { .. } | Self::Started => false,
-            Self::NotRunning | Self::Move { .. } => false,
+            Self::NotRunning | Self::Move { .. } | Self::Config(_) => false,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! nothing. [`Vm::start`] runs it, one thread per virtual CPU, and [`Vm::wait`] tells what became of it.
 #![forbid(unsafe_code)]
 
+mod boot;
 mod config;
 mod control;
 mod cpu;
@@ -22,8 +23,10 @@ pub use config::{Config, Cpus, EntryMode, OnGuestPanic, OnReset, OnTripleFault, 
 pub use config::{DEFAULT_CPU_MODEL, MAX_SERIAL_PORTS};
 pub use control::CpuStats;
 pub use devices::CharOut;
+pub use devices::ide::IdeDisk as Disk;
 pub use engine::{Amount, Stat};
 pub use error::Error;
+pub use machine::firmware::check_file_name as check_firmware_file_name;
 pub use model::model_lacks;
 pub use outcome::Outcome;
 pub use payload::Payload;

@@ -6,11 +6,12 @@ use std::thread::{Builder, JoinHandle};
 
 use devices::CharOut;
 use engine::{Engine, EngineConfig, Partition};
-use machine::loader::{self, Entry, LoadError};
-use machine::{Board, acpi, smbios};
+use machine::loader::Entry;
+use machine::{Board, acpi};
 use memory::GuestMemory;
 use x86::CpuModel;
 
+use crate::boot::{Boot, Given};
 use crate::config::MAX_SERIAL_PORTS;
 use crate::control::{Control, CpuStats, Job};
 use crate::cpu::{CpuSeat, panic_text};
@@ -19,16 +20,22 @@ use crate::hardware::{Hardware, Outputs, lock};
 use crate::model::cpu_model;
 use crate::pins::Pins;
 use crate::socket::Socket;
-use crate::{Config, Error, OnGuestPanic, Outcome, Payload, SerialPort};
+use crate::{Config, Disk, Error, OnGuestPanic, Outcome, Payload, SerialPort};
 
 /// What the caller has opened for a VM.
 pub struct Supplies {
     /// The engine that runs its code.
     pub engine: Arc<dyn Engine>,
-    /// The kernel.
-    pub kernel: Payload,
+    /// The firmware; without it the kernel is entered by itself.
+    pub firmware: Option<Payload>,
+    /// The kernel; with firmware there may be none.
+    pub kernel: Option<Payload>,
     /// The initial RAM disk.
     pub initrd: Option<Payload>,
+    /// The disks, in the order of their places.
+    pub disks: Vec<Disk>,
+    /// Files for firmware and guest by the firmware configuration, with their names there.
+    pub files: Vec<(String, Payload)>,
     /// Where the serial ports' output goes: COM1, COM2...
     pub serial: Vec<Box<dyn CharOut>>,
     /// Where the debug port's output goes; without it there is no such port.
@@ -54,48 +61,7 @@ struct Machine {
     hardware: Hardware,
     control: Arc<Control>,
     boot: Mutex<Boot>,
-    entry: Arc<Mutex<Entry>>,
-}
-
-/// What is put into memory at power-on.
-struct Boot {
-    kernel: Payload,
-    initrd: Option<Payload>,
-    tables: acpi::Tables,
-    identity: smbios::Tables,
-    /// The memory is as [`Boot::load`] has left it.
-    fresh: bool,
-}
-
-impl Boot {
-    fn load(&mut self, memory: &GuestMemory, board: &Board, config: &Config) -> Result<Entry, Error> {
-        // Neither can lie above the hole below 4 GiB.
-        let room = config.memory.min(board.low_ram_limit);
-        let kernel = self.kernel.read(room)?;
-        let initrd = self.initrd.as_mut().map(|initrd| initrd.read(room)).transpose()?;
-        let loaded = loader::load(memory, board, &kernel, initrd.as_deref(), &config.append, config.entry.into());
-        drop((kernel, initrd));
-        // They, and what unpacked the kernel, were the largest buffers that there will ever be.
-        base::trim_heap();
-        let entry = loaded.map_err(|source| Error::Load { file: self.blamed(&source), source })?;
-        self.tables.write(memory)?;
-        self.identity.write(memory)?;
-        self.fresh = true;
-        Ok(entry)
-    }
-}
-
-impl Boot {
-    /// The file that an error of the loader is about.
-    fn blamed(&self, error: &LoadError) -> Option<String> {
-        match error {
-            LoadError::NotKernel { .. } | LoadError::Truncated { .. } | LoadError::Damaged { .. } => {
-                Some(self.kernel.name().to_owned())
-            }
-            LoadError::InitrdEmpty => self.initrd.as_ref().map(|initrd| initrd.name().to_owned()),
-            _ => None,
-        }
-    }
+    entry: Arc<Mutex<Option<Entry>>>,
 }
 
 impl Vm {
@@ -107,17 +73,23 @@ impl Vm {
         let board = Board::named(&config.board)?;
         let model = cpu_model(&config.cpus, supplies.engine.limits())?;
         check(&config, board, &*supplies.engine, supplies.serial.len())?;
-        let memory = GuestMemory::new(&board.layout(config.memory))?;
         let contents = acpi::Contents {
             cpus: config.cpus.count,
             ram: config.memory,
             serial_ports: supplies.serial.len(),
             panic_port: config.on_guest_panic == OnGuestPanic::End,
         };
-        let tables = acpi::build(board, &contents)?;
-        // A UUID of zeros: the VM has none (SMBIOS 3.7, 7.2.1).
-        let identity = smbios::build(board, config.cpus.count, config.memory, [0; 16]);
-        let mut boot = Boot { kernel: supplies.kernel, initrd: supplies.initrd, tables, identity, fresh: false };
+        let (mut boot, memory, items) = Boot::prepare(
+            board,
+            &config,
+            &contents,
+            Given {
+                firmware: supplies.firmware,
+                kernel: supplies.kernel,
+                initrd: supplies.initrd,
+                files: supplies.files,
+            },
+        )?;
         let entry = Arc::new(Mutex::new(boot.load(&memory, board, &config)?));
 
         let engine_config = EngineConfig { vcpus: config.cpus.count, name: config.name.clone() };
@@ -130,7 +102,14 @@ impl Vm {
             serial.insert(0, Box::new(PanicTap::new(console, Arc::clone(&control))));
         }
         let outputs = Outputs { serial, debug: supplies.debug };
-        let hardware = Hardware::build(board, &config, &partition, outputs, &control)?;
+        let hardware = Hardware::build(
+            board,
+            &config,
+            &partition,
+            (&memory, items.as_ref()),
+            (outputs, supplies.disks),
+            &control,
+        )?;
         let pins = Arc::new(Pins {
             ports: Arc::clone(&hardware.ports),
             mmio: Arc::clone(&hardware.mmio),
@@ -322,10 +301,10 @@ impl Machine {
     fn reset(&self) -> Result<(), Error> {
         let mut boot = lock(&self.boot);
         // At first all is as it was built, and what was typed already is not to be lost.
-        if !std::mem::take(&mut boot.fresh) {
+        if !boot.take_fresh() {
             self.hardware.reset();
             *lock(&self.entry) = boot.load(&self.memory, self.board, &self.config)?;
-            boot.fresh = false;
+            boot.take_fresh();
         }
         Ok(())
     }

@@ -48,7 +48,11 @@ const CONTROL_BITS: u16 = SCI_ENABLE | 1 << 1 | SLEEP_TYPE;
 /// SMI_STS: a write to the APM port.
 const APM_STATUS: u32 = 1 << 5;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// SMI_EN: a write to the APM port raises an SMI. Set from the start, it says that the firmware's handler is in place: there is
+/// no system-management mode that it could set up.
+const APM_ENABLE: u32 = 1 << 5;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct AcpiPmState {
     status: u16,
     enable: u16,
@@ -61,6 +65,23 @@ struct AcpiPmState {
     apm_status: u8,
     /// The virtual time up to which carries of the timer have been noted.
     followed: u64,
+}
+
+impl AcpiPmState {
+    fn after_reset(now: VmTime) -> Self {
+        Self {
+            status: 0,
+            enable: 0,
+            control: 0,
+            gpe_status: 0,
+            gpe_enable: 0,
+            smi_enable: APM_ENABLE,
+            smi_status: 0,
+            apm_control: 0,
+            apm_status: 0,
+            followed: now.0,
+        }
+    }
 }
 
 /// The block. Windows: 0 its registers at PMBASE (80h bytes), 1 the APM ports (B2h, 2 bytes).
@@ -80,7 +101,8 @@ impl AcpiPm {
     pub fn build(clock: &Clock, config: AcpiPmConfig, sci: Line) -> Shared<Self> {
         Arc::new_cyclic(|device| {
             let timer = Timer::new(clock, device.clone(), Self::follow);
-            Mutex::new(Self { state: AcpiPmState::default(), config, sci, timer })
+            let state = AcpiPmState::after_reset(VmTime(0));
+            Mutex::new(Self { state, config, sci, timer })
         })
     }
 
@@ -223,7 +245,7 @@ impl Device for AcpiPm {
     }
 
     fn reset(&mut self) {
-        self.state = AcpiPmState { followed: self.timer.now().0, ..AcpiPmState::default() };
+        self.state = AcpiPmState::after_reset(self.timer.now());
         self.follow();
     }
 

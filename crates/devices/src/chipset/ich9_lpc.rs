@@ -1,12 +1,13 @@
 //! The LPC bridge of the ICH9, PCI function 0:1f.0 (Intel ICH9 datasheet, 316972, 13.1): where PCI interrupts become
 //! ISA ones.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use machine::pci::{ConfigSpace, ConfigState, Identity, PciFunction};
-use machine::{At, Device, Drained, Effect, Line, LineSink, Schema, Shared, Snapshot, State, StateError};
+use machine::{At, Device, Drained, Effect, Line, Schema, Shared, Snapshot, State, StateError};
 use serde::{Deserialize, Serialize};
 
+use super::pirq::{PirqRouter, Routes};
 use crate::regs::{decode, require};
 
 const PMBASE: usize = 0x40;
@@ -15,9 +16,7 @@ const ACPI_CNTL: usize = 0x44;
 const ACPI_EN: u8 = 0x80;
 const SIRQ_CNTL: usize = 0x64;
 /// PIRQA to PIRQD, and PIRQE to PIRQH.
-const PIRQ_ROUT: [usize; 2] = [0x60, 0x68];
-/// PIRQx_ROUT: not routed to an ISA interrupt.
-const NOT_ROUTED: u8 = 0x80;
+const PIRQ_ROUT: &[usize; PIRQS] = &[0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x6a, 0x6b];
 const LPC_IO_DEC: usize = 0x80;
 const RCBA: usize = 0xf0;
 
@@ -34,8 +33,7 @@ struct LpcState {
 /// The bridge. It has no windows: where the ACPI block lies is fixed by the board, and PMBASE says it.
 pub struct Ich9Lpc {
     config: ConfigSpace,
-    pirqs: u8,
-    isa: Vec<Line>,
+    router: PirqRouter,
 }
 
 impl Ich9Lpc {
@@ -49,43 +47,20 @@ impl Ich9Lpc {
         config.set_u8(ACPI_CNTL, ACPI_EN);
         config.set_u8(SIRQ_CNTL, 0x10);
         config.set_writable(SIRQ_CNTL, &[0xd0]);
-        for first in PIRQ_ROUT {
-            for register in first..first + 4 {
-                config.set_u8(register, NOT_ROUTED);
-                config.set_writable(register, &[0x8f]);
-            }
-        }
+        let router = PirqRouter::new(&mut config, PIRQ_ROUT, isa);
         // Decoding ranges and the root complex's registers are kept, but nothing of it moves.
         config.set_writable(LPC_IO_DEC, &[0x77, 0x13, 0x0f, 0x3f]);
         config.set_writable(RCBA, &[0x01, 0xc0, 0xff, 0xff]);
         config.seal();
-        Arc::new(Mutex::new(Self { config, pirqs: 0, isa }))
-    }
-
-    fn set_pirq(&mut self, pirq: u32, high: bool) {
-        let bit = 1u8.checked_shl(pirq).unwrap_or(0);
-        self.pirqs = if high { self.pirqs | bit } else { self.pirqs & !bit };
-        self.route();
-    }
-
-    /// Drives the ISA lines as the routing registers say.
-    fn route(&self) {
-        let mut high = 0u16;
-        for pirq in 0..PIRQS {
-            let rout = self.config.u8(PIRQ_ROUT[pirq / 4] + pirq % 4);
-            if self.pirqs >> pirq & 1 != 0 && rout & NOT_ROUTED == 0 && allowed(rout & 0xf) {
-                high |= 1 << (rout & 0xf);
-            }
-        }
-        for (irq, line) in self.isa.iter().enumerate().take(16) {
-            line.set(high >> irq & 1 != 0);
-        }
+        Arc::new(Mutex::new(Self { config, router }))
     }
 }
 
-/// Timer, keyboard, cascade, RTC and coprocessor cannot be shared with PCI.
-fn allowed(irq: u8) -> bool {
-    matches!(irq, 3..=7 | 9..=12 | 14 | 15)
+impl Routes for Ich9Lpc {
+    fn set_pirq(&mut self, pirq: u32, high: bool) {
+        self.router.set(pirq, high);
+        self.router.route(&self.config);
+    }
 }
 
 impl PciFunction for Ich9Lpc {
@@ -99,7 +74,7 @@ impl PciFunction for Ich9Lpc {
 
     fn config_write(&mut self, offset: u16, data: &[u8]) -> Effect {
         self.config.write(offset, data);
-        self.route();
+        self.router.route(&self.config);
         Effect::None
     }
 }
@@ -116,7 +91,7 @@ impl Device for Ich9Lpc {
     fn reset(&mut self) {
         // The levels belong to those who drive the PIRQs.
         self.config.reset();
-        self.route();
+        self.router.route(&self.config);
     }
 
     fn pause(&mut self) -> Drained {
@@ -124,7 +99,7 @@ impl Device for Ich9Lpc {
     }
 
     fn resume(&mut self) {
-        self.route();
+        self.router.route(&self.config);
     }
 }
 
@@ -134,32 +109,15 @@ impl Snapshot for Ich9Lpc {
     }
 
     fn save(&mut self) -> Result<State, StateError> {
-        State::of(&LpcState { config: self.config.state(), pirqs: self.pirqs })
+        State::of(&LpcState { config: self.config.state(), pirqs: self.router.levels() })
     }
 
     fn load(&mut self, version: u16, state: State) -> Result<(), StateError> {
         let state: LpcState = decode(self.schema(), version, state)?;
         let restored = self.config.restore(&state.config);
         require(self.schema(), restored.is_ok(), "the configuration space is not this function's")?;
-        self.pirqs = state.pirqs;
-        self.route();
+        self.router.set_levels(state.pirqs);
+        self.router.route(&self.config);
         Ok(())
-    }
-}
-
-/// The PIRQ inputs of the bridge: 0 is PIRQA, 7 is PIRQH.
-pub struct PirqInputs(Shared<Ich9Lpc>);
-
-impl PirqInputs {
-    /// The inputs of `lpc`.
-    #[must_use]
-    pub fn new(lpc: &Shared<Ich9Lpc>) -> Arc<Self> {
-        Arc::new(Self(Arc::clone(lpc)))
-    }
-}
-
-impl LineSink for PirqInputs {
-    fn set_input(&self, input: u32, high: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_pirq(input, high);
     }
 }

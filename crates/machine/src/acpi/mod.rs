@@ -1,7 +1,10 @@
 //! ACPI tables (ACPI 6.5) that describe a board.
 
 mod dsdt;
+mod script;
 mod tables;
+
+pub use script::{LoaderFiles, loader_files};
 
 use acpi_tables::{Aml, facs::FACS, rsdp::Rsdp};
 use memory::{Gpa, GuestMemory};
@@ -62,19 +65,9 @@ pub enum AcpiError {
 /// # Errors
 /// [`AcpiError`] with too many CPUs.
 pub fn build(board: &Board, contents: &Contents) -> Result<Tables, AcpiError> {
-    let cpus = contents.cpus;
-    if cpus == 0 || cpus > board.max_cpus {
-        return Err(AcpiError::Cpus { cpus, most: board.max_cpus, board: board.name });
-    }
-    let mut layout = Layout { base: board.acpi.start, bytes: vec![0; Rsdp::len()] };
-    let facs = layout.put(&bytes(&FACS::new()));
-    let dsdt = layout.put(&dsdt::build(board, contents));
-    let mut listed = vec![
-        layout.put(&tables::fadt(board, facs, dsdt)),
-        layout.put(&tables::madt(board, cpus)),
-        layout.put(&tables::hpet(board)),
-    ];
-    listed.extend(tables::mcfg(board).map(|mcfg| layout.put(&mcfg)));
+    let Placed { bytes: placed, tables: starts, .. } = place(board, contents, board.acpi.start)?;
+    let listed: Vec<u64> = starts.iter().map(|start| board.acpi.start + *start as u64).collect();
+    let mut layout = Layout { base: board.acpi.start, bytes: placed };
     let xsdt = layout.put(&tables::xsdt(&listed));
     let rsdp = bytes(&Rsdp::new(tables::OEM_ID, xsdt));
     layout.bytes[..rsdp.len()].copy_from_slice(&rsdp);
@@ -83,6 +76,32 @@ pub fn build(board: &Board, contents: &Contents) -> Result<Tables, AcpiError> {
         return Err(AcpiError::Full { len, room, board: board.name });
     }
     Ok(Tables { bytes: layout.bytes, base: Gpa(layout.base), rsdp: Gpa(layout.base) })
+}
+
+/// The tables that the list of tables names, with what is behind them.
+struct Placed {
+    bytes: Vec<u8>,
+    /// Where the FADT starts in `bytes`.
+    fadt: usize,
+    /// Where the tables start.
+    tables: Vec<usize>,
+}
+
+/// Puts the tables one after the other, with pointers to where they are when the first byte is at `base`. Before them is
+/// room for the root pointer.
+fn place(board: &Board, contents: &Contents, base: u64) -> Result<Placed, AcpiError> {
+    let cpus = contents.cpus;
+    if cpus == 0 || cpus > board.max_cpus {
+        return Err(AcpiError::Cpus { cpus, most: board.max_cpus, board: board.name });
+    }
+    let mut layout = Layout { base, bytes: vec![0; Rsdp::len()] };
+    let facs = layout.put(&bytes(&FACS::new()));
+    let dsdt = layout.put(&dsdt::build(board, contents));
+    let fadt = layout.put(&tables::fadt(board, facs, dsdt));
+    let mut listed = vec![fadt, layout.put(&tables::madt(board, cpus)), layout.put(&tables::hpet(board))];
+    listed.extend(tables::mcfg(board).map(|mcfg| layout.put(&mcfg)));
+    let inside = |at: u64| (at - base) as usize;
+    Ok(Placed { bytes: layout.bytes, fadt: inside(fadt), tables: listed.into_iter().map(inside).collect() })
 }
 
 impl Tables {

@@ -58,6 +58,7 @@ const Q35_1: Board = Board {
     irqs: PC_IRQS,
     pm: PM,
     pirqs: 8,
+    pirq_shift: 0,
     pirq_choices: &[5, 10, 11],
     isa_bridge: Bdf::root(0x1f, 0),
     acpi: 0xe_0000..0xf_0000,
@@ -76,6 +77,8 @@ pub(super) const BOARDS: &[Board] = &[
         ecam: None,
         pci_memory: 0xb000_0000..0xfec0_0000,
         pirqs: 4,
+        // Device 1, the bridge itself, has INTA# at PIRQA.
+        pirq_shift: 3,
         isa_bridge: Bdf::root(1, 0),
         ..Q35_1
     },

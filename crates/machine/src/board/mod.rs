@@ -52,6 +52,8 @@ pub struct Board {
     pub pm: Pm,
     /// The inputs of the interrupt router: PIRQA and so on.
     pub pirqs: u8,
+    /// The input that INTA# of device 0 reaches.
+    pub pirq_shift: u8,
     /// The ISA IRQs that the interrupt router may be set to.
     pub pirq_choices: &'static [u8],
     /// The LPC or ISA bridge, which holds the interrupt router.
@@ -205,7 +207,7 @@ impl Board {
     /// The interrupt router's input, PIRQA as 0, of interrupt pin `pin` (0 is INTA#) of a device on bus 0.
     #[must_use]
     pub fn pirq(&self, device: u8, pin: u8) -> u8 {
-        device.wrapping_add(pin) % self.pirqs
+        device.wrapping_add(pin).wrapping_add(self.pirq_shift) % self.pirqs
     }
 
     /// The I/O APIC's input of interrupt pin `pin` (0 is INTA#) of a device on bus 0.

@@ -199,6 +199,33 @@ impl<'a> BzImage<'a> {
     }
 }
 
+/// A bzImage taken apart, for a loader that enters it at its setup code.
+pub(crate) struct Split<'a> {
+    /// The boot sector and the setup code.
+    pub(crate) setup: &'a [u8],
+    /// The protected-mode part.
+    pub(crate) code: &'a [u8],
+    /// The end of the memory that the kernel needs until it looks at its initrd.
+    pub(crate) end: u64,
+    /// The last address that an initrd may take.
+    pub(crate) initrd_max: u64,
+    /// The longest command line, without the final zero.
+    pub(crate) cmdline_max: u64,
+}
+
+/// Takes a bzImage apart.
+pub(crate) fn split(file: &[u8]) -> Result<Split<'_>, LoadError> {
+    let image = BzImage::parse(file)?;
+    let (setup, _) = file.split_at_checked(file.len() - image.code.len()).unwrap_or((file, &[]));
+    Ok(Split {
+        setup,
+        code: image.code,
+        end: image.run_at.saturating_add(image.init_len),
+        initrd_max: image.initrd_max,
+        cmdline_max: image.cmdline_max,
+    })
+}
+
 /// Writes into the page; what is beyond it is cut off.
 fn put(page: &mut [u8], at: usize, data: &[u8]) {
     for (to, from) in page.iter_mut().skip(at).zip(data) {

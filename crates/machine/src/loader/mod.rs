@@ -25,6 +25,7 @@ use memory::{Gpa, GuestMemory};
 
 use crate::Board;
 use bzimage::BzImage;
+pub(crate) use bzimage::split as split_bzimage;
 use elf::Elf;
 
 /// Where the loader puts its own things: conventional memory that a kernel reads before it uses any of it.

@@ -53,6 +53,20 @@ pub fn build(board: &Board, cpus: u32, ram: u64, uuid: [u8; 16]) -> Tables {
 }
 
 impl Tables {
+    /// The entry point, whose pointer is for who places the structures to set, and the structures.
+    #[must_use]
+    pub fn split(&self) -> (Vec<u8>, &[u8]) {
+        const POINTER: usize = 16;
+        const CHECKSUM: usize = 5;
+        let (entry, table) = self.bytes.split_at_checked(TABLE).unwrap_or((&self.bytes, &[]));
+        let mut entry = entry.get(..ENTRY_LEN).unwrap_or(entry).to_vec();
+        entry.iter_mut().skip(POINTER).for_each(|byte| *byte = 0);
+        entry.iter_mut().skip(CHECKSUM).take(1).for_each(|byte| *byte = 0);
+        let sum = entry.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
+        entry.iter_mut().skip(CHECKSUM).take(1).for_each(|byte| *byte = sum);
+        (entry, table)
+    }
+
     /// Puts the structures into guest memory.
     ///
     /// # Errors

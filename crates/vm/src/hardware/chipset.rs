@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use devices::chipset::{
-    AcpiPm, AcpiPmConfig, Hpet, I8254, I8259Pair, Ich9Lpc, IntrPin, Ioapic, IoapicInputs, LegacyRoute,
+    AcpiPm, AcpiPmConfig, Hpet, I440fx, I8254, I8259Pair, Ich9Lpc, IntrPin, Ioapic, IoapicInputs, LegacyRoute,
 };
-use devices::chipset::{Mc146818, PicInputs, Port92, PostPort, Q35Mch, RtcConfig};
+use devices::chipset::{Mc146818, PicInputs, Piix3Isa, Piix4Pm, Port92, PostPort, Q35Mch, RtcConfig};
 use devices::input::I8042;
 use engine::Signal;
+use machine::board::Chipset;
+use machine::firmware::ShadowRam;
 use machine::pci::{Bdf, ConfigPorts, Ecam, PciBus};
-use machine::{MsiPort, Shared};
+use machine::{Device, MsiPort, Shared};
 
 use super::irq::Irqs;
 use super::{Wiring, ports};
@@ -27,8 +29,12 @@ pub(super) struct Parts {
 const IOAPIC_BYTES: u64 = 0x1000;
 const HPET_BYTES: u64 = 0x400;
 
-/// Intel Q35 with ICH9.
-pub(super) fn q35(wiring: &mut Wiring, config: &Config) -> Result<(Parts, Irqs), Error> {
+/// The chipset of the board, with `shadow` for firmware.
+pub(super) fn build(
+    wiring: &mut Wiring,
+    config: &Config,
+    shadow: Option<Arc<ShadowRam>>,
+) -> Result<(Parts, Irqs), Error> {
     let board = wiring.board;
     let at = &board.ports;
     let clock = wiring.partition.clock().clone();
@@ -62,11 +68,11 @@ pub(super) fn q35(wiring: &mut Wiring, config: &Config) -> Result<(Parts, Irqs),
     let keyboard = I8042::build(irqs.isa(board.irqs.keyboard), irqs.isa(board.irqs.mouse));
     wiring.at_ports(&keyboard, &[ports(at.i8042_data, 1), ports(at.i8042_command, 1)])?;
 
-    let pci = pci(wiring, &irqs)?;
+    let pci = pci(wiring, &irqs, shadow)?;
     Ok((Parts { pic, ioapic, pm, pci }, irqs))
 }
 
-fn pci(wiring: &mut Wiring, irqs: &Irqs) -> Result<Arc<PciBus>, Error> {
+fn pci(wiring: &mut Wiring, irqs: &Irqs, shadow: Option<Arc<ShadowRam>>) -> Result<Arc<PciBus>, Error> {
     let board = wiring.board;
     let pci = PciBus::new(Arc::clone(&wiring.ports), Arc::clone(&wiring.mmio));
     let config_ports = Arc::new(Mutex::new(ConfigPorts::new(Arc::clone(&pci))));
@@ -74,12 +80,27 @@ fn pci(wiring: &mut Wiring, irqs: &Irqs) -> Result<Arc<PciBus>, Error> {
     if let Some(range) = board.ecam.clone() {
         wiring.at_memory(&Arc::new(Mutex::new(Ecam::new(Arc::clone(&pci)))), range)?;
     }
-    let mch = Q35Mch::new(board.ecam.clone().unwrap_or_default());
-    wiring.devices.push(Arc::clone(&mch) as _);
-    pci.add(Bdf::root(0, 0), mch)?;
-    let lpc = Ich9Lpc::new(board.pm.base, (0..16).map(|irq| irqs.isa(irq)).collect());
-    wiring.devices.push(Arc::clone(&lpc) as _);
-    pci.add(board.isa_bridge, lpc)?;
+    let isa = (0..16).map(|irq| irqs.isa(irq)).collect();
+    let shadowed = shadow.is_some();
+    let (host, window): (Arc<Mutex<dyn Device>>, _) = match board.chipset {
+        Chipset::Q35 => {
+            let mch = Q35Mch::new(board.ecam.clone().unwrap_or_default(), shadow);
+            wiring.add_function(&pci, Bdf::root(0, 0), &mch)?;
+            wiring.add_function(&pci, board.isa_bridge, &Ich9Lpc::new(board.pm.base, isa))?;
+            (mch, Q35Mch::SHADOW_WINDOW)
+        }
+        Chipset::I440fx => {
+            let host = I440fx::new(shadow);
+            wiring.add_function(&pci, Bdf::root(0, 0), &host)?;
+            wiring.add_function(&pci, board.isa_bridge, &Piix3Isa::new(isa))?;
+            let pm = Bdf { function: 3, ..board.isa_bridge };
+            wiring.add_function(&pci, pm, &Piix4Pm::new(board.pm.base, board.irqs.sci))?;
+            (host, I440fx::SHADOW_WINDOW)
+        }
+    };
+    if shadowed {
+        wiring.mmio.map(ShadowRam::range(), host, window)?;
+    }
     Ok(pci)
 }
 

@@ -1,6 +1,7 @@
 //! The wiring: a board's parts on its buses, with the addresses and interrupts that the board's data give.
 
 mod chipset;
+mod disks;
 mod irq;
 mod misc;
 mod serial;
@@ -10,10 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::CharOut;
 use devices::chipset::{AcpiPm, I8259Pair, Ioapic};
+use devices::ide::IdeDisk;
+use devices::misc::FwCfg;
 use engine::Partition;
-use machine::board::Chipset;
-use machine::pci::PciBus;
+use machine::firmware::{Items, ShadowRam};
+use machine::pci::{Bdf, PciBus, PciFunction};
 use machine::{Board, Bus, Device, Shared};
+use memory::GuestMemory;
 
 use crate::control::Control;
 use crate::{Config, Error, SerialPort};
@@ -38,12 +42,13 @@ pub(crate) struct Outputs {
 }
 
 impl Hardware {
-    /// Builds the parts of `board` around `partition`.
+    /// Builds the parts of `board` around `partition`; `items` is what firmware is told, if there is any.
     pub(crate) fn build(
         board: &'static Board,
         config: &Config,
         partition: &Arc<dyn Partition>,
-        outputs: Outputs,
+        (memory, items): (&GuestMemory, Option<&Items>),
+        (outputs, disks): (Outputs, Vec<IdeDisk>),
         control: &Arc<Control>,
     ) -> Result<Self, Error> {
         let mut wiring = Wiring {
@@ -53,10 +58,20 @@ impl Hardware {
             mmio: Arc::default(),
             devices: Vec::new(),
         };
-        let (chipset, irqs) = match board.chipset {
-            Chipset::Q35 => chipset::q35(&mut wiring, config)?,
-            Chipset::I440fx => return Err(Error::NoWiring { board: board.name }),
-        };
+        let shadow = items.map(|_| {
+            let (memory, partition) = (memory.clone(), Arc::clone(partition));
+            ShadowRam::new(memory.clone(), move || {
+                if let Err(error) = partition.layout_changed(&memory) {
+                    tracing::error!(%error, "shadow RAM");
+                }
+            })
+        });
+        let (chipset, irqs) = chipset::build(&mut wiring, config, shadow)?;
+        if let Some(items) = items {
+            let at = board.ports.fw_cfg;
+            wiring.at_ports(&FwCfg::new(items, memory.clone()), &[ports(at, 2), ports(at + 4, 8)])?;
+        }
+        disks::build(&mut wiring, &chipset.pci, &irqs, disks, memory)?;
         let serial = serial::build(&mut wiring, &irqs, outputs.serial)?;
         misc::build(&mut wiring, config, outputs.debug, control)?;
         Ok(Self {
@@ -111,6 +126,17 @@ impl Wiring {
             self.ports.map(u64::from(ports.start)..u64::from(ports.end), Arc::clone(device) as _, window)?;
         }
         Ok(())
+    }
+
+    /// Takes a PCI function into the machine.
+    fn add_function<F: PciFunction + 'static>(
+        &mut self,
+        pci: &PciBus,
+        at: Bdf,
+        function: &Shared<F>,
+    ) -> Result<(), Error> {
+        self.devices.push(Arc::clone(function) as _);
+        Ok(pci.add(at, Arc::clone(function))?)
     }
 
     /// Takes a device into the machine, its window 0 at these addresses.

@@ -1,0 +1,138 @@
+//! The tests that run in the lab: the very programs that run on the host's software engine, told to use `/dev/kvm`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::{Ending, Item, Job, MEMORY, run};
+use crate::{guest, shell};
+
+/// A program of tests.
+struct Program {
+    package: &'static str,
+    /// The name of the file of tests, or of the library for its own tests.
+    name: &'static str,
+    /// What of it is left out, and why.
+    without: &'static [(&'static str, &'static str)],
+}
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        package: "cli",
+        name: "boot",
+        without: &[
+            ("the_guests_clock_agrees_with_the_hosts", "it measures time, of which the lab has its own"),
+            ("the_cloud_kernel_boots_with_4_cpus", "the lab has 2 CPUs"),
+            ("the_generic_kernel_boots_with_4_cpus", "the lab has 2 CPUs"),
+            ("the_workout_gives_what_it_gives_on_the_host", "it takes minutes on an emulated CPU"),
+            ("pasted_text_arrives_whole", "it takes minutes on an emulated CPU"),
+            ("the_i386_kernel", "QEMU's emulated nested paging hangs 32-bit kernels, under QEMU's own -accel kvm too"),
+        ],
+    },
+    Program {
+        package: "testkit",
+        name: "moving",
+        without: &[("linux_goes_on", "it takes minutes on an emulated CPU")],
+    },
+    Program { package: "engine-kvm", name: "engine_kvm", without: &[] },
+    Program { package: "engine-kvm", name: "failures", without: &[] },
+    Program { package: "engine-kvm", name: "interrupts", without: &[] },
+    Program { package: "engine-kvm", name: "io", without: &[] },
+    Program { package: "engine-kvm", name: "kicks", without: &[] },
+    Program { package: "engine-kvm", name: "memory_log", without: &[] },
+    Program { package: "engine-kvm", name: "modes", without: &[] },
+];
+
+/// Programs that stay outside, and why.
+const OUTSIDE: &[(&str, &str)] = &[
+    ("bare of testkit", "faults and alignment of the emulated CPU under virtualization are not a CPU's"),
+    ("oracle of engine-kvm", "the emulated CPU is no reference for instructions"),
+    ("engine_choice of cli", "it needs more commands than the lab has"),
+];
+
+/// How long all of it may take: far more than it does.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Builds the tests in `profile`, runs those whose name contains `filter` in the lab, and passes on what they print.
+pub(crate) fn tests(profile: &str, filter: Option<&str>, output: &mut dyn FnMut(&[u8])) -> Result<()> {
+    let husk = shell::build_husk(profile)?;
+    let mut items = vec![Item::named(husk, "husk")];
+    for kind in ["cloud", "generic", "i386", "workout"] {
+        items.push(Item::named(guest::folder(kind), &format!("guests/{kind}")));
+    }
+    let built = built(profile)?;
+    for (name, why) in OUTSIDE {
+        shell::say(&format!("not in the lab: {name}: {why}"));
+    }
+    let mut command = "failed=0\n".to_owned();
+    for program in PROGRAMS {
+        let path = built.iter().find(|(package, name, _)| package == program.package && name == program.name);
+        let (_, _, path) = path.with_context(|| format!("{} has no tests {}", program.package, program.name))?;
+        let file = format!("{}-{}", program.package, program.name);
+        items.push(Item::named(path, &file));
+        command += &format!("echo '──── {} of {}'\n./{file} --test-threads=1 ", program.name, program.package);
+        for (test, why) in program.without {
+            shell::say(&format!("not in the lab: {test}: {why}"));
+            command += &format!("--skip {test} ");
+        }
+        command += &format!("{} || failed=1\n", filter.unwrap_or_default());
+    }
+    command += "exit $failed";
+    let environment = vec![
+        ("CI", "true".to_owned()),
+        ("HUSK_TEST_ENGINE", "kvm".to_owned()),
+        ("HUSK_BIN", "/lab/husk".to_owned()),
+        ("HUSK_GUESTS", "/lab/guests".to_owned()),
+    ];
+    let job = Job { items, command, environment, timeout: LIMIT, cpus: 2, memory: MEMORY, out: None };
+    let outcome = run(&job, output)?;
+    for line in &outcome.complaints {
+        shell::say(&format!("the lab's kernel complains: {line}"));
+    }
+    match outcome.ending {
+        Ending::Status(0) if outcome.complaints.is_empty() => Ok(()),
+        Ending::Status(0) => bail!("the tests passed, but the lab's kernel complained of what they did"),
+        Ending::Status(_) => bail!("tests failed in the lab"),
+        Ending::TimeLimit => bail!("the tests in the lab took longer than {} s", LIMIT.as_secs()),
+        Ending::Died => bail!("the lab has died twice: that is a fault of the emulation or of this machine"),
+    }
+}
+
+/// The programs of tests of the workspace: package, name and file of each.
+fn built(profile: &str) -> Result<Vec<(String, String, PathBuf)>> {
+    shell::say("building the tests");
+    let mut command = shell::cargo();
+    command.args(["test", "--workspace", "--no-run", "--profile", profile, "--message-format", "json", "--quiet"]);
+    let text = shell::output(&mut command)?;
+    Ok(text.lines().filter_map(|line| program(&serde_json::from_str(line).ok()?)).collect())
+}
+
+/// What a message of cargo says of a program of tests (The Cargo Book, External tools, Artifact messages).
+fn program(message: &Value) -> Option<(String, String, PathBuf)> {
+    let test = message["profile"]["test"].as_bool()? && message["reason"] == "compiler-artifact";
+    let manifest = PathBuf::from(message["manifest_path"].as_str()?);
+    let package = manifest.parent()?.file_name()?.to_str()?.to_owned();
+    let file = message["executable"].as_str().filter(|_| test)?;
+    Some((package, message["target"]["name"].as_str()?.to_owned(), PathBuf::from(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_of_tests_are_found_in_what_cargo_says() {
+        let message = |test, executable: Value| {
+            serde_json::json!({
+                "reason": "compiler-artifact", "manifest_path": "/x/crates/cli/Cargo.toml",
+                "target": { "name": "boot" }, "profile": { "test": test }, "executable": executable,
+            })
+        };
+        let wanted = ("cli".to_owned(), "boot".to_owned(), PathBuf::from("/t/boot-1"));
+        assert_eq!(program(&message(true, "/t/boot-1".into())), Some(wanted));
+        assert_eq!(program(&message(false, "/t/boot-1".into())), None);
+        assert_eq!(program(&message(true, Value::Null)), None);
+    }
+}
