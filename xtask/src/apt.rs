@@ -15,11 +15,32 @@ use crate::shell;
 pub(crate) struct Apt {
     architecture: &'static str,
     folder: PathBuf,
+    /// The only source, where it is not those of the system.
+    source: Option<PathBuf>,
 }
+
+/// The release whose packages are too old for some of what we do.
+const OLD_RELEASE: &str = "bookworm";
+
+/// The keys that Debian's archives are signed with.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 impl Apt {
     /// Prepares the folders and fetches the lists of packages.
     pub(crate) fn open(under: &Path, architecture: &'static str) -> Result<Self> {
+        Self::with_source(under, architecture, None)
+    }
+
+    /// The same with newer packages than those of Debian 12: its backports, on a system of that release.
+    pub(crate) fn open_newer(under: &Path, architecture: &'static str) -> Result<Self> {
+        let wanted = ["--format", "$(CODENAME) $(ORIGIN) $(REPO_URI)", "Created-By: Packages"];
+        let targets = shell::output(shell::command("apt-get").arg("indextargets").args(wanted))?;
+        let mirror = targets.lines().find_map(|line| line.strip_prefix(OLD_RELEASE)?.strip_prefix(" Debian "));
+        let source = mirror.map(|uri| format!("deb [signed-by={KEYS}] {uri} {OLD_RELEASE}-backports main\n"));
+        Self::with_source(under, architecture, source)
+    }
+
+    fn with_source(under: &Path, architecture: &'static str, source: Option<String>) -> Result<Self> {
         for (program, package) in [("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar")] {
             if !shell::installed(program) {
                 bail!(
@@ -28,10 +49,15 @@ impl Apt {
                 );
             }
         }
-        let apt = Self { architecture, folder: under.join(architecture) };
+        let folder = under.join(architecture);
+        let list = source.is_some().then(|| folder.join("source.list"));
+        let apt = Self { architecture, folder, source: list };
         for sub in ["state/lists/partial", "cache/archives/partial", "packages"] {
             let path = apt.folder.join(sub);
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        }
+        if let (Some(path), Some(source)) = (&apt.source, source) {
+            shell::write(path, source.as_bytes())?;
         }
         shell::say(&format!("fetching Debian's list of {architecture} packages"));
         // One source that fails is no harm as long as another has the packages.
@@ -60,6 +86,10 @@ impl Apt {
             "APT::Sandbox::User=root".into(),
             "Acquire::Retries=3".into(),
         ];
+        if let Some(source) = &self.source {
+            command.args(["-o", &format!("Dir::Etc::sourcelist={}", source.display())]);
+            command.args(["-o", "Dir::Etc::sourceparts=-"]);
+        }
         command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
         options.iter().for_each(|option| _ = command.args(["-o", option]));
         command

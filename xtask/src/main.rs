@@ -8,6 +8,7 @@ mod apt;
 mod bench;
 mod cpio;
 mod guest;
+mod lab;
 mod man;
 mod shell;
 mod test;
@@ -48,6 +49,8 @@ enum Verb {
         #[arg(long)]
         quick: bool,
     },
+    /// Run a command in an emulated machine that has a genuine /dev/kvm
+    Lab(lab::Options),
     /// Write the man pages to docs/man
     Man {
         /// Only tell whether they are current
@@ -56,6 +59,8 @@ enum Verb {
     },
     /// Measure Husk beside the host itself and beside QEMU's TCG
     Bench(bench::Options),
+    /// Measure Husk on KVM beside QEMU on KVM, in the lab
+    BenchKvm(bench::kvm::Options),
 }
 
 fn main() -> ExitCode {
@@ -73,8 +78,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Demo { options } => return demo(&options),
         Verb::Guest { kind, update } => guest::assemble(kind, update)?,
         Verb::Test { quick } => return Ok(test::run(quick)),
+        Verb::Lab(options) => return Ok(lab::verb(options)),
         Verb::Man { check } => man::run(check)?,
         Verb::Bench(options) => bench::run(&options)?,
+        Verb::BenchKvm(options) => bench::kvm::run(&options)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use testkit::boot::{Husk, Turn, guest};
 use testkit::choice::{Choice, chosen};
 
 /// Far beyond what any of these takes: only a guest that hangs gets there.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(200);
 const PROMPT: &str = "# ";
 /// What the default guest says last before its shell.
 const BANNER: &str = "ends the machine";
@@ -87,7 +87,7 @@ fn the_cloud_kernel_boots_with_4_cpus() {
 #[test]
 fn the_cloud_kernel_boots_on_lesser_cpus() {
     for model in ["x86-64-v1", "x86-64-v2"] {
-        let Some((_turn, mut husk)) = shell("cloud", 1, &["--cpu", model]) else { return };
+        let Some((_turn, mut husk)) = shell("cloud", 1, &["--cpu", model, "--cpu-relaxed"]) else { return };
         husk.send("grep 'model name' /proc/cpuinfo\r");
         husk.wait_for(&format!("Husk {model} CPU"));
         power_off(&mut husk);
@@ -145,11 +145,17 @@ fn kvm_is_chosen_where_it_is_sound_and_that_is_told() {
 
 /// The way that kernels have into themselves, by the code that is in front of them.
 #[test]
-fn kernels_decompress_themselves_if_asked() {
-    for (kind, entry) in [("cloud", "boot64"), ("cloud", "boot32"), ("i386", "boot32")] {
-        let Some((_turn, mut husk)) = shell(kind, 1, &["--entry", entry]) else { return };
+fn the_cloud_kernel_decompresses_itself_if_asked() {
+    for entry in ["boot64", "boot32"] {
+        let Some((_turn, mut husk)) = shell("cloud", 1, &["--entry", entry]) else { return };
         power_off(&mut husk);
     }
+}
+
+#[test]
+fn the_i386_kernel_decompresses_itself_if_asked() {
+    let Some((_turn, mut husk)) = shell("i386", 1, &["--entry", "boot32"]) else { return };
+    power_off(&mut husk);
 }
 
 /// What stands between the two lines that the workout guest prints around its output.

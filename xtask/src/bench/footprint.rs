@@ -110,39 +110,40 @@ fn watch(name: &'static str, child: &Child, out: impl Read, start: Instant) -> R
         if begun.is_none() && String::from_utf8_lossy(&line).starts_with("==started") {
             let to_shell = start.elapsed();
             let cpu = CpuTime::of(child.id()).now()?;
-            let (highest, beyond) = memory(child.id())?;
+            let (highest, beyond) = memory(child.id(), MEMORY)?;
             begun = Some(Footprint { name, to_shell, cpu, highest, beyond, closing: Vec::new() });
         }
     }
     begun.context("the guest has not come to its shell")
 }
 
-/// The highest resident size of a process and what of its resident memory is not guest RAM, in KiB.
-fn memory(pid: u32) -> Result<(u64, Option<u64>)> {
-    let read = |name: &str| {
-        let path = format!("/proc/{pid}/{name}");
-        fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
-    };
-    let kib = |text: &str, key: &str| -> u64 {
-        let line = text.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
-    };
-    let status = read("status")?;
+/// The highest resident size of a process and what of its resident memory is not the guest's RAM of `ram` MiB, in KiB.
+pub(super) fn memory(pid: u32, ram: u64) -> Result<(u64, Option<u64>)> {
+    let status = read(pid, "status")?;
     let (highest, resident) = (kib(&status, "VmHWM:"), kib(&status, "VmRSS:"));
-    Ok((highest, guest_ram(&read("smaps")?).map(|ram| resident.saturating_sub(ram))))
+    Ok((highest, guest_ram(&read(pid, "smaps")?, ram).map(|ram| resident.saturating_sub(ram))))
+}
+
+fn read(pid: u32, name: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/{name}");
+    fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+}
+
+/// The figure behind `key` in a file of /proc.
+fn kib(text: &str, key: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// The resident part of the mapping that is the guest's RAM: as large as it, or a little larger, and not code.
-fn guest_ram(smaps: &str) -> Option<u64> {
+fn guest_ram(smaps: &str, ram: u64) -> Option<u64> {
     let mut size = None;
     let mut writable = false;
     for line in smaps.lines() {
         let mut words = line.split_whitespace();
         match (words.next()?, words.next().unwrap_or_default()) {
             ("Size:", n) => size = n.parse::<u64>().ok(),
-            ("Rss:", n)
-                if writable && size.is_some_and(|kib| ((MEMORY - 1) << 10..(MEMORY + 64) << 10).contains(&kib)) =>
-            {
+            ("Rss:", n) if writable && size.is_some_and(|kib| ((ram - 1) << 10..(ram + 64) << 10).contains(&kib)) => {
                 return n.parse().ok();
             }
             (range, rights) if range.contains('-') => writable = rights.starts_with("rw-"),
@@ -161,7 +162,7 @@ mod tests {
         let smaps = "7f00-7f01 r-xp 0 00:00 0\nSize: 524288 kB\nRss: 1 kB\n\
                      7f02-7f03 rw-s 0 00:00 0\nSize: 64 kB\nRss: 2 kB\n\
                      7f04-7f05 rw-s 0 00:00 0\nSize: 524288 kB\nKernelPageSize: 4 kB\nRss: 34567 kB\n";
-        assert_eq!(guest_ram(smaps), Some(34567));
-        assert_eq!(guest_ram("7f02-7f03 rw-s 0 00:00 0\nSize: 64 kB\nRss: 2 kB\n"), None);
+        assert_eq!(guest_ram(smaps, MEMORY), Some(34567));
+        assert_eq!(guest_ram("7f02-7f03 rw-s 0 00:00 0\nSize: 64 kB\nRss: 2 kB\n", MEMORY), None);
     }
 }

@@ -8,6 +8,7 @@ mod check;
 mod cpu;
 mod footprint;
 mod json;
+pub(crate) mod kvm;
 mod machine;
 mod measure;
 mod program;
@@ -50,7 +51,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// More options for `husk run`, in one word: '--engine soft,jit=off'
-    #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true)]
+    #[arg(long, value_name = "OPTIONS", default_value = "--engine soft", allow_hyphen_values = true)]
     husk_args: String,
 }
 
