@@ -299,6 +299,29 @@ impl Engine for Slow {
     }
 }
 
+/// The software engine, with a place less than the guest has CPUs: the last one is refused when the others are ready.
+struct Short(SoftEngine);
+
+impl Engine for Short {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn limits(&self) -> &Limits {
+        self.0.limits()
+    }
+    fn create(&self, cfg: &EngineConfig, mem: &GuestMemory) -> engine::Result<Arc<dyn Partition>> {
+        self.0.create(cfg, mem)
+    }
+    fn take_over(
+        &self,
+        cfg: &EngineConfig,
+        mem: &GuestMemory,
+        clock: &engine::Clock,
+    ) -> engine::Result<Arc<dyn Partition>> {
+        self.0.take_over(&EngineConfig { vcpus: cfg.vcpus - 1, ..cfg.clone() }, mem, clock)
+    }
+}
+
 fn soft() -> SoftEngine {
     SoftEngine::new(SoftOptions::default()).unwrap()
 }
@@ -335,6 +358,24 @@ fn between_two_software_cpus() {
     console.wait(3);
     end(&vm, &console);
     assert!(matches!(vm.move_to(&soft()), Err(Error::NotRunning)));
+}
+
+#[test]
+fn a_guest_goes_on_where_it_is_when_one_cpu_is_refused() {
+    let engines = [Some(Arc::new(soft()) as Arc<dyn Engine>), kvm().map(|kvm| Arc::new(kvm) as _)];
+    for engine in engines.into_iter().flatten() {
+        let (vm, console) = start(engine);
+        console.wait(3);
+        for _ in 0..5 {
+            assert!(matches!(vm.move_to(&Short(soft())), Err(Error::Move { .. })));
+            console.wait(3);
+        }
+        vm.pause();
+        assert!(matches!(vm.move_to(&Short(soft())), Err(Error::Move { .. })));
+        vm.resume();
+        console.wait(3);
+        end(&vm, &console);
+    }
 }
 
 #[test]
