@@ -31,6 +31,8 @@ struct State {
     reset: bool,
     /// Whether the outside wants a pause.
     pause: bool,
+    /// Whether a move wants one, whatever the outside wants meanwhile.
+    held: bool,
     /// Whether devices and clock are at a standstill.
     paused: bool,
     panic: Option<GuestPanic>,
@@ -98,8 +100,13 @@ pub(crate) enum Job {
 }
 
 impl State {
+    /// Whether somebody wants a pause.
+    fn rests(&self) -> bool {
+        self.pause || self.held
+    }
+
     fn must_park(&self) -> bool {
-        self.reset || self.pause || self.paused || self.moving.is_some()
+        self.reset || self.rests() || self.paused || self.moving.is_some()
     }
 
     fn kick(&self) {
@@ -125,6 +132,7 @@ impl Control {
             finished: false,
             reset: true,
             pause: false,
+            held: false,
             paused: false,
             panic: None,
             moving: None,
@@ -176,6 +184,17 @@ impl Control {
         let state = self.lock();
         // Whoever changes the wish meanwhile ends the wait too.
         let waits = |s: &mut State| s.pause == pause && s.paused != pause && s.outcome.is_none();
+        drop(self.changed.wait_while(state, waits));
+    }
+
+    /// Holds the VM for a move, or lets it go. Waits until it stands still, or runs again if nobody else wants a pause.
+    pub(crate) fn set_held(&self, held: bool) {
+        self.change(|s| {
+            s.held = held;
+            s.kick();
+        });
+        let state = self.lock();
+        let waits = |s: &mut State| s.paused != s.rests() && s.outcome.is_none();
         drop(self.changed.wait_while(state, waits));
     }
 
@@ -251,11 +270,15 @@ impl Control {
             if state.outcome.is_some() {
                 return Next::End;
             }
-            let must_park = state.must_park();
+            let (must_park, moves) = (state.must_park(), state.moving.is_some());
             let Some(cpu) = state.cpus.get_mut(index) else { return Next::End };
             if cpu.parked != must_park {
                 cpu.parked = must_park;
                 self.changed.notify_all();
+            }
+            // When the CPUs move, what goes is what a reset has left, not what was before it.
+            if (moves || !must_park) && std::mem::take(&mut cpu.power_on) {
+                return Next::PowerOn;
             }
             if must_park && let Some(moving) = &state.moving {
                 match moving.go {
@@ -265,8 +288,7 @@ impl Control {
                 }
             }
             if !must_park {
-                let power_on = state.cpus.get_mut(index).is_some_and(|cpu| std::mem::take(&mut cpu.power_on));
-                return if power_on { Next::PowerOn } else { Next::Run };
+                return Next::Run;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -298,7 +320,9 @@ impl Control {
     /// Has all CPUs of a paused VM go to partition `to`, or none: then the error says why.
     pub(crate) fn move_cpus(&self, to: Arc<dyn Partition>) -> Result<(), String> {
         const ENDED: &str = "the VM has ended";
-        let mut state = self.lock();
+        let resetting = |s: &mut State| s.outcome.is_none() && s.reset;
+        let state = self.changed.wait_while(self.lock(), resetting);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
         let count = state.cpus.len();
         if state.outcome.is_some() || !state.paused || state.moving.is_some() {
             return Err("the VM is not at rest".into());
@@ -323,11 +347,6 @@ impl Control {
         state.moving = None;
         self.changed.notify_all();
         if state.outcome.is_some() { Err(ENDED.into()) } else { result }
-    }
-
-    /// Whether a pause has been asked for.
-    pub(crate) fn wants_pause(&self) -> bool {
-        self.lock().pause
     }
 
     /// The thread of a CPU has ended.
@@ -355,7 +374,7 @@ impl Control {
                 return Job::End;
             }
             let at_rest = state.cpus.iter().all(|cpu| cpu.parked) && state.moving.is_none();
-            match (state.reset, state.pause, state.paused) {
+            match (state.reset, state.rests(), state.paused) {
                 (true, _, _) if at_rest => return Job::Reset,
                 (false, true, false) if at_rest => return Job::Pause,
                 (false, false, true) if at_rest => return Job::Resume,
