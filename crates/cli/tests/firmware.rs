@@ -142,7 +142,10 @@ fn what_is_no_firmware_is_refused() {
         (husk.exit_code(), husk.errors())
     };
     let (code, line) = run(&["--firmware", "/etc/passwd"]);
-    assert!(code == 2 && line.contains("/etc/passwd") && line.contains("not the image of a firmware"), "{code}: {line}");
+    assert!(
+        code == 2 && line.contains("/etc/passwd") && line.contains("not the image of a firmware"),
+        "{code}: {line}"
+    );
     let (code, line) = run(&["--firmware", "/nowhere"]);
     assert!(code == 2 && line.contains("/nowhere"), "{code}: {line}");
     let (code, line) = run(&["--fw-cfg", "opt/x,string=y", "--kernel", "/dev/null"]);

@@ -1,5 +1,5 @@
 //! Images of other programs, read for import: what VMDK, VDI, VHD and VHDX have in common. Each says where the bytes of the disk
-//! are ([`Layout`]); this reads them, and refuses to write.
+//! are (`Layout`); this reads them, and refuses to write.
 
 use std::collections::HashMap;
 use std::io::{IoSlice, IoSliceMut};

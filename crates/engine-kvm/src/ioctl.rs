@@ -20,6 +20,7 @@ const KVM_RUN: u64 = number(0, 0, 0x80);
 const KVM_IRQFD: u64 = number(WRITE, size_of::<kvm_irqfd>(), 0x76);
 const KVM_IOEVENTFD: u64 = number(WRITE, size_of::<kvm_ioeventfd>(), 0x79);
 const KVM_INTERRUPT: u64 = number(WRITE, size_of::<kvm_interrupt>(), 0x86);
+const KVM_SET_SIGNAL_MASK: u64 = number(WRITE, size_of::<u32>(), 0x8b);
 const KVM_CLEAR_DIRTY_LOG: u64 = number(READ_WRITE, size_of::<kvm_clear_dirty_log>(), 0xc0);
 const KVM_RESET_DIRTY_RINGS: u64 = number(0, 0, 0xc7);
 
@@ -44,6 +45,21 @@ pub(crate) fn run(vcpu: &impl AsRawFd) -> io::Result<()> {
 /// Queues the vector that the PIC has given.
 pub(crate) fn interrupt(vcpu: &impl AsRawFd, vector: u8) -> io::Result<()> {
     with_argument(vcpu.as_raw_fd(), KVM_INTERRUPT, &mut kvm_interrupt { irq: u32::from(vector) }).map(drop)
+}
+
+/// The kernel's `struct kvm_signal_mask` with its set.
+#[repr(C)]
+struct SignalMask {
+    len: u32,
+    set: [u8; 8],
+}
+
+/// Has entries block the signals in `mask` (number `n` is bit `n - 1`) instead of the thread's; `None` ends that.
+pub(crate) fn set_signal_mask(vcpu: &impl AsRawFd, mask: Option<u64>) -> io::Result<()> {
+    let mask = mask.map(|mask| SignalMask { len: 8, set: mask.to_le_bytes() });
+    let argument = mask.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the kernel reads a mask that is as long as it says, or nothing.
+    check(unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_SET_SIGNAL_MASK as libc::Ioctl, argument) }).map(drop)
 }
 
 /// Connects an eventfd to an interrupt, or takes the connection away.

@@ -76,6 +76,16 @@ impl Seat {
         self.page.immediate_exit().store(1, Ordering::SeqCst);
     }
 
+    /// Has the next entry go as far as it can; what others want is found at the next [`Seat::take_kick`].
+    pub(crate) fn let_in(&self) {
+        self.page.immediate_exit().store(0, Ordering::SeqCst);
+    }
+
+    /// Whether an entry after [`Seat::let_in`] may have been kept out all the same.
+    pub(crate) fn was_kept_out(&self) -> bool {
+        self.page.immediate_exit().load(Ordering::SeqCst) != 0
+    }
+
     /// From here on `thread` gets signals.
     pub(crate) fn enter(&self, thread: i32) {
         self.inside.store(thread, Ordering::SeqCst);
@@ -123,4 +133,27 @@ pub(crate) fn prepare_thread() -> io::Result<i32> {
     }
     // SAFETY: the call has no conditions.
     Ok(unsafe { libc::gettid() })
+}
+
+/// Calls `enter` while the signal is pending for this thread, which is `thread`, and blocked; with the mask of the signals that
+/// are otherwise blocked (number `n` is bit `n - 1`).
+pub(crate) fn with_signal_pending<T>(thread: i32, enter: impl FnOnce(u64) -> T) -> io::Result<T> {
+    // SAFETY: the sets are written before they are read; the first word of a set is the kernel's part of it.
+    let (error, old, mask) = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        let mut old: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal());
+        let error = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut old);
+        (error, old, (&raw const old).cast::<u64>().read())
+    };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    // SAFETY: the call touches no memory; the signal waits until it is let through.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
+    let result = enter(mask & !(1 << (signal() - 1)));
+    // SAFETY: a set as it was before; the signal comes now, and its handler does nothing.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, std::ptr::null_mut()) };
+    Ok(result)
 }

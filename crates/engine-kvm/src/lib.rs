@@ -19,6 +19,7 @@ mod partition;
 pub mod probe;
 mod ring;
 mod run_page;
+mod settle;
 mod slots;
 mod state;
 mod vcpu;

@@ -11,6 +11,7 @@ use crate::counters::Counters;
 use crate::kick::{Seat, prepare_thread};
 use crate::partition::Shared;
 use crate::run_page::RunPage;
+use crate::settle::{self, Settling};
 use crate::{debug, failure, ioctl, state};
 
 thread_local! {
@@ -27,6 +28,10 @@ pub(crate) struct KvmVcpu {
     pub(crate) shared: Arc<Shared>,
     /// The instruction of the last exit ends with the next entry: port and memory-mapped I/O.
     unfinished: bool,
+    /// KVM has not told yet whether the CPU would take an interrupt.
+    unasked: bool,
+    /// A vector has been handed over and may still wait in front of the CPU, where no state shows it.
+    offered: bool,
     context: state::Context,
 }
 
@@ -50,7 +55,17 @@ impl KvmVcpu {
         let seat = Arc::new(Seat::new(page));
         let context = state::Context::new(&shared.state, &fd, id, seat.extint_cell())?;
         let counters = Counters::default();
-        let vcpu = Self { id, fd, seat, counters, shared: Arc::clone(shared), unfinished: false, context };
+        let vcpu = Self {
+            id,
+            fd,
+            seat,
+            counters,
+            shared: Arc::clone(shared),
+            unfinished: false,
+            unasked: true,
+            offered: false,
+            context,
+        };
         state::write(&vcpu.fd, &vcpu.context, &CpuState::power_on(id, model.signature()))?;
         Ok(vcpu)
     }
@@ -73,6 +88,8 @@ impl KvmVcpu {
     /// Hands an interrupt of the PIC over if there is one and the CPU would take it, and else asks to be told when.
     fn offer_pic_interrupt(&mut self, io: &dyn CpuIo) -> Result<()> {
         let page = self.seat.page();
+        // With room for another one.
+        self.offered &= !page.is_ready_for_interrupt();
         if !self.seat.extint() {
             page.request_interrupt_window(false);
             return Ok(());
@@ -85,6 +102,7 @@ impl KvmVcpu {
             ioctl::interrupt(&self.fd, vector).map_err(|source| Error::Host { what, source })?;
             // One at a time: the next when this one has been taken.
             page.not_ready_for_interrupt();
+            self.offered = true;
         }
         page.request_interrupt_window(self.seat.extint());
         Ok(())
@@ -96,25 +114,46 @@ impl Vcpu for KvmVcpu {
         let thread = Self::thread()?;
         self.context.catch_up(&self.fd)?;
         let mut ending = None;
+        let mut settling = None;
         loop {
             if ending.is_none() && self.seat.take_kick() {
                 ending = Some(Stop::Kicked);
             }
+            let mut settles = false;
             match &ending {
-                Some(stop) if !self.unfinished => return Ok(stop.clone()),
+                // Nobody goes on from here.
+                Some(Stop::TripleFault) if !self.unfinished => return Ok(Stop::TripleFault),
+                Some(stop) if !self.unfinished => {
+                    let settling = settling.get_or_insert_with(|| Settling::new(self.offered));
+                    if !settling.goes_on(&self.fd, &self.context)? {
+                        self.offered = false;
+                        return Ok(stop.clone());
+                    }
+                    settles = true;
+                }
                 // The instruction is brought to its end, and no other one begun.
                 Some(_) => self.seat.stay_out(),
+                // A CPU that is halted in the state that was loaded would not come out to tell.
+                None if self.unasked && self.seat.extint() => self.seat.stay_out(),
                 None => self.offer_pic_interrupt(io)?,
             }
+            self.unasked = false;
             self.counters.entries += 1;
-            self.seat.enter(thread);
-            let outcome = ioctl::run(&self.fd);
-            self.seat.leave();
+            let outcome = if settles {
+                settle::enter(&self.fd, &self.seat, thread)
+            } else {
+                self.context.timer_runs();
+                self.seat.enter(thread);
+                let outcome = ioctl::run(&self.fd);
+                self.seat.leave();
+                outcome
+            };
             match outcome {
                 Ok(()) => {
                     let (stop, unfinished) = self.attend(io)?;
                     self.unfinished = unfinished;
-                    ending = ending.or(stop);
+                    // More than a kick has ended the run.
+                    ending = if matches!(ending, None | Some(Stop::Kicked)) { stop.or(ending) } else { ending };
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {
@@ -144,6 +183,7 @@ impl Vcpu for KvmVcpu {
         let level = std::array::from_fn(|i| lapic.tmr[i] & (lapic.isr[i] | lapic.irr[i]));
         self.shared.routes.expect(&self.shared.vm, self.id, &level)?;
         self.unfinished = false;
+        self.unasked = true;
         // What the page says belongs to the former state.
         self.seat.page().not_ready_for_interrupt();
         Ok(())

@@ -290,6 +290,54 @@ impl Engine for Like {
     }
 }
 
+/// The software engine, that takes its time to take a guest over and tells when it begins.
+struct Slow(SoftEngine, Mutex<std::sync::mpsc::Sender<()>>);
+
+impl Engine for Slow {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn limits(&self) -> &Limits {
+        self.0.limits()
+    }
+    fn create(&self, cfg: &EngineConfig, mem: &GuestMemory) -> engine::Result<Arc<dyn Partition>> {
+        self.0.create(cfg, mem)
+    }
+    fn take_over(
+        &self,
+        cfg: &EngineConfig,
+        mem: &GuestMemory,
+        clock: &engine::Clock,
+    ) -> engine::Result<Arc<dyn Partition>> {
+        self.1.lock().unwrap().send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        self.0.take_over(cfg, mem, clock)
+    }
+}
+
+/// The software engine, with a place less than the guest has CPUs: the last one is refused when the others are ready.
+struct Short(SoftEngine);
+
+impl Engine for Short {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn limits(&self) -> &Limits {
+        self.0.limits()
+    }
+    fn create(&self, cfg: &EngineConfig, mem: &GuestMemory) -> engine::Result<Arc<dyn Partition>> {
+        self.0.create(cfg, mem)
+    }
+    fn take_over(
+        &self,
+        cfg: &EngineConfig,
+        mem: &GuestMemory,
+        clock: &engine::Clock,
+    ) -> engine::Result<Arc<dyn Partition>> {
+        self.0.take_over(&EngineConfig { vcpus: cfg.vcpus - 1, ..cfg.clone() }, mem, clock)
+    }
+}
+
 fn soft() -> SoftEngine {
     SoftEngine::new(SoftOptions::default()).unwrap()
 }
@@ -326,6 +374,79 @@ fn between_two_software_cpus() {
     console.wait(3);
     end(&vm, &console);
     assert!(matches!(vm.move_to(&soft()), Err(Error::NotRunning)));
+}
+
+#[test]
+fn a_guest_goes_on_where_it_is_when_one_cpu_is_refused() {
+    let engines = [Some(Arc::new(soft()) as Arc<dyn Engine>), kvm().map(|kvm| Arc::new(kvm) as _)];
+    for engine in engines.into_iter().flatten() {
+        let (vm, console) = start(engine);
+        console.wait(3);
+        for _ in 0..5 {
+            assert!(matches!(vm.move_to(&Short(soft())), Err(Error::Move { .. })));
+            console.wait(3);
+        }
+        vm.pause();
+        assert!(matches!(vm.move_to(&Short(soft())), Err(Error::Move { .. })));
+        vm.resume();
+        console.wait(3);
+        end(&vm, &console);
+    }
+}
+
+#[test]
+fn what_is_wanted_during_a_move_counts_after_it() {
+    let (vm, console) = start(Arc::new(soft()));
+    console.wait(3);
+    let move_and = |meanwhile: &dyn Fn()| {
+        let (begins, begun) = std::sync::mpsc::channel();
+        let slow = Slow(soft(), Mutex::new(begins));
+        std::thread::scope(|scope| {
+            let moved = scope.spawn(|| vm.move_to(&slow));
+            begun.recv().unwrap();
+            meanwhile();
+            moved.join().unwrap().unwrap();
+        });
+    };
+    let stands_still = || {
+        let before = console.text();
+        std::thread::sleep(Duration::from_millis(50));
+        console.text() == before
+    };
+    move_and(&|| vm.pause());
+    assert!(stands_still());
+    move_and(&|| vm.resume());
+    console.wait(3);
+    move_and(&|| vm.reset());
+    console.wait(3);
+    // A machine that has been reset and has not run yet.
+    vm.pause();
+    vm.reset();
+    move_and(&|| {});
+    assert!(stands_still());
+    vm.resume();
+    console.wait(3);
+    // Many at once, each with another wish.
+    std::thread::scope(|scope| {
+        for turn in 0..4 {
+            let vm = &vm;
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    match turn {
+                        0 | 1 => vm.move_to(&soft()).unwrap(),
+                        2 => {
+                            vm.pause();
+                            vm.resume();
+                        }
+                        _ => vm.reset(),
+                    }
+                }
+            });
+        }
+    });
+    vm.resume();
+    console.wait(3);
+    end(&vm, &console);
 }
 
 #[test]

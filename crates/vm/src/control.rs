@@ -31,6 +31,8 @@ struct State {
     reset: bool,
     /// Whether the outside wants a pause.
     pause: bool,
+    /// Whether a move wants one, whatever the outside wants meanwhile.
+    held: bool,
     /// Whether devices and clock are at a standstill.
     paused: bool,
     panic: Option<GuestPanic>,
@@ -100,8 +102,13 @@ pub(crate) enum Job {
 }
 
 impl State {
+    /// Whether somebody wants a pause.
+    fn rests(&self) -> bool {
+        self.pause || self.held
+    }
+
     fn must_park(&self) -> bool {
-        self.reset || self.pause || self.paused || self.moving.is_some()
+        self.reset || self.rests() || self.paused || self.moving.is_some()
     }
 
     fn kick(&self) {
@@ -127,6 +134,7 @@ impl Control {
             finished: false,
             reset: true,
             pause: false,
+            held: false,
             paused: false,
             panic: None,
             moving: None,
@@ -178,6 +186,17 @@ impl Control {
         let state = self.lock();
         // Whoever changes the wish meanwhile ends the wait too.
         let waits = |s: &mut State| s.pause == pause && s.paused != pause && s.outcome.is_none();
+        drop(self.changed.wait_while(state, waits));
+    }
+
+    /// Holds the VM for a move, or lets it go. Waits until it stands still, or runs again if nobody else wants a pause.
+    pub(crate) fn set_held(&self, held: bool) {
+        self.change(|s| {
+            s.held = held;
+            s.kick();
+        });
+        let state = self.lock();
+        let waits = |s: &mut State| s.paused != s.rests() && s.outcome.is_none();
         drop(self.changed.wait_while(state, waits));
     }
 
@@ -256,11 +275,16 @@ impl Control {
             if state.outcome.is_some() {
                 return Next::End;
             }
-            let must_park = state.must_park();
+            let (must_park, moves) = (state.must_park(), state.moving.is_some());
             let Some(cpu) = state.cpus.get_mut(index) else { return Next::End };
             if cpu.parked != must_park {
                 cpu.parked = must_park;
                 self.changed.notify_all();
+            }
+            // When the CPUs move, what goes is what a reset has left, not what was before it.
+            if (moves || !must_park) && std::mem::take(&mut cpu.power_on) {
+                cpu.starting = true;
+                return Next::PowerOn;
             }
             if must_park && let Some(moving) = &state.moving {
                 match moving.go {
@@ -270,10 +294,6 @@ impl Control {
                 }
             }
             if !must_park {
-                if let Some(cpu) = state.cpus.get_mut(index).filter(|cpu| cpu.power_on) {
-                    (cpu.power_on, cpu.starting) = (false, true);
-                    return Next::PowerOn;
-                }
                 // What one CPU sends to another would be lost while that one is taking on its state.
                 if !state.cpus.iter().any(|cpu| !cpu.gone && (cpu.power_on || cpu.starting)) {
                     return Next::Run;
@@ -309,7 +329,9 @@ impl Control {
     /// Has all CPUs of a paused VM go to partition `to`, or none: then the error says why.
     pub(crate) fn move_cpus(&self, to: Arc<dyn Partition>) -> Result<(), String> {
         const ENDED: &str = "the VM has ended";
-        let mut state = self.lock();
+        let resetting = |s: &mut State| s.outcome.is_none() && s.reset;
+        let state = self.changed.wait_while(self.lock(), resetting);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
         let count = state.cpus.len();
         if state.outcome.is_some() || !state.paused || state.moving.is_some() {
             return Err("the VM is not at rest".into());
@@ -334,11 +356,6 @@ impl Control {
         state.moving = None;
         self.changed.notify_all();
         if state.outcome.is_some() { Err(ENDED.into()) } else { result }
-    }
-
-    /// Whether a pause has been asked for.
-    pub(crate) fn wants_pause(&self) -> bool {
-        self.lock().pause
     }
 
     /// The thread of a CPU has ended.
@@ -366,7 +383,7 @@ impl Control {
                 return Job::End;
             }
             let at_rest = state.cpus.iter().all(|cpu| cpu.parked) && state.moving.is_none();
-            match (state.reset, state.pause, state.paused) {
+            match (state.reset, state.rests(), state.paused) {
                 (true, _, _) if at_rest => return Job::Reset,
                 (false, true, false) if at_rest => return Job::Pause,
                 (false, false, true) if at_rest => return Job::Resume,

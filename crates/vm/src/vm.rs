@@ -196,12 +196,9 @@ impl Vm {
         if lock(&self.start).is_some() {
             return Err(Error::NotRunning);
         }
-        let paused = machine.control.wants_pause();
-        machine.control.set_pause(true);
+        machine.control.set_held(true);
         let moved = machine.move_to(engine);
-        if !paused {
-            machine.control.set_pause(false);
-        }
+        machine.control.set_held(false);
         moved
     }
 

@@ -28,13 +28,16 @@ const PROGRAMS: &[Program] = &[
             ("the_generic_kernel_boots_with_4_cpus", "the lab has 2 CPUs"),
             ("the_workout_gives_what_it_gives_on_the_host", "it takes minutes on an emulated CPU"),
             ("pasted_text_arrives_whole", "it takes minutes on an emulated CPU"),
-            ("the_i386_kernel", "QEMU's emulated nested paging hangs 32-bit kernels, under QEMU's own -accel kvm too"),
+            (
+                "the_i386_kernel",
+                "32-bit kernels hang under the lab's nested paging; one under QEMU's own -accel kvm did, too",
+            ),
         ],
     },
     Program {
         package: "testkit",
         name: "moving",
-        without: &[("linux_goes_on", "it takes minutes on an emulated CPU")],
+        without: &[("linux_goes_on", "it takes minutes on an emulated CPU, or hangs there")],
     },
     Program { package: "engine-kvm", name: "engine_kvm", without: &[] },
     Program { package: "engine-kvm", name: "failures", without: &[] },
@@ -47,10 +50,13 @@ const PROGRAMS: &[Program] = &[
 
 /// Programs that stay outside, and why.
 const OUTSIDE: &[(&str, &str)] = &[
-    ("bare of testkit", "faults and alignment of the emulated CPU under virtualization are not a CPU's"),
-    ("oracle of engine-kvm", "the emulated CPU is no reference for instructions"),
+    ("bare of testkit", "some of its faults and alignment checks come out otherwise on the emulated CPU"),
+    ("oracle of engine-kvm", "the emulated CPU is no reference: it does not check all that a CPU checks"),
     ("engine_choice of cli", "it needs more commands than the lab has"),
 ];
+
+/// What a program that has failed leaves in the output, before its name.
+const FAILED: &str = "FAILED in the lab:";
 
 /// How long all of it may take: far more than it does.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -66,35 +72,57 @@ pub(crate) fn tests(profile: &str, filter: Option<&str>, output: &mut dyn FnMut(
     for (name, why) in OUTSIDE {
         shell::say(&format!("not in the lab: {name}: {why}"));
     }
-    let mut command = "failed=0\n".to_owned();
+    let mut programs = Vec::new();
     for program in PROGRAMS {
         let path = built.iter().find(|(package, name, _)| package == program.package && name == program.name);
         let (_, _, path) = path.with_context(|| format!("{} has no tests {}", program.package, program.name))?;
         let file = format!("{}-{}", program.package, program.name);
         items.push(Item::named(path, &file));
-        command += &format!("echo '──── {} of {}'\n./{file} --test-threads=1 ", program.name, program.package);
+        let mut command = format!("echo '──── {} of {}'\n./{file} --test-threads=1 ", program.name, program.package);
         for (test, why) in program.without {
             shell::say(&format!("not in the lab: {test}: {why}"));
             command += &format!("--skip {test} ");
         }
-        command += &format!("{} || failed=1\n", filter.unwrap_or_default());
+        command += &format!("{} || echo '{FAILED} {file}'\n", filter.unwrap_or_default());
+        programs.push((file, command));
     }
-    command += "exit $failed";
+    let failed = attempt(&items, &programs, output)?;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    // The emulation of virtualization is not sound: now and then it breaks a guest, or its own host.
+    programs.retain(|(file, _)| failed.contains(file));
+    shell::say(&format!("failed in the lab, and tried once more in a new one: {}", failed.join(", ")));
+    let failed = attempt(&items, &programs, output)?;
+    if failed.is_empty() { Ok(()) } else { bail!("tests failed in the lab, twice: {}", failed.join(", ")) }
+}
+
+/// Runs `programs`, each a file and its command, in one lab. Gives the files of those that have failed.
+fn attempt(items: &[Item], programs: &[(String, String)], output: &mut dyn FnMut(&[u8])) -> Result<Vec<String>> {
     let environment = vec![
         ("CI", "true".to_owned()),
         ("HUSK_TEST_ENGINE", "kvm".to_owned()),
         ("HUSK_BIN", "/lab/husk".to_owned()),
         ("HUSK_GUESTS", "/lab/guests".to_owned()),
     ];
-    let job = Job { items, command, environment, timeout: LIMIT, cpus: 2, memory: MEMORY, out: None };
-    let outcome = run(&job, output)?;
+    let command = programs.iter().map(|(_, command)| command.as_str()).collect();
+    let (items, out) = (items.to_vec(), None);
+    let job = Job { items, command, environment, timeout: LIMIT, cpus: 2, memory: MEMORY, out };
+    let mut printed = Vec::new();
+    let outcome = run(&job, &mut |bytes| {
+        printed.extend_from_slice(bytes);
+        output(bytes);
+    })?;
     for line in &outcome.complaints {
         shell::say(&format!("the lab's kernel complains: {line}"));
     }
+    let text = String::from_utf8_lossy(&printed);
+    let failed: Vec<_> =
+        text.lines().filter_map(|line| line.trim().strip_prefix(FAILED)).map(|file| file.trim().to_owned()).collect();
     match outcome.ending {
-        Ending::Status(0) if outcome.complaints.is_empty() => Ok(()),
+        Ending::Status(0) if outcome.complaints.is_empty() || !failed.is_empty() => Ok(failed),
         Ending::Status(0) => bail!("the tests passed, but the lab's kernel complained of what they did"),
-        Ending::Status(_) => bail!("tests failed in the lab"),
+        Ending::Status(status) => bail!("the lab's commands ended with {status}"),
         Ending::TimeLimit => bail!("the tests in the lab took longer than {} s", LIMIT.as_secs()),
         Ending::Died => bail!("the lab has died twice: that is a fault of the emulation or of this machine"),
     }

@@ -1,6 +1,6 @@
 //! QEMU's image format, versions 2 and 3, by its specification (`docs/interop/qcow2.txt` of QEMU).
 //!
-//! **Order.** See the head of [`meta`]: at every moment the file is an image that a check accepts, with leaks at worst, and
+//! **Order.** See the head of `meta`: at every moment the file is an image that a check accepts, with leaks at worst, and
 //! what was flushed is in it. Changes of snapshots and repairs set the dirty bit meanwhile (version 3), so that a kill in
 //! the middle of one is repaired at the next opening.
 //!

@@ -6,7 +6,7 @@ const TABLE: [u32; 256] = {
     while n < 256 {
         let (mut value, mut bit) = (n as u32, 0);
         while bit < 8 {
-            value = (value >> 1) ^ (value & 1) * 0x82f6_3b78;
+            value = (value >> 1) ^ ((value & 1) * 0x82f6_3b78);
             bit += 1;
         }
         table[n] = value;

@@ -38,6 +38,42 @@ mod at {
 /// In the ICR: delivery is under way, which it never is between two instructions.
 const ICR_BUSY: u32 = 1 << 12;
 
+/// What KVM does not tell of a one-shot timer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Timer {
+    phase: Phase,
+    /// The initial count of one that had stopped when it was loaded: KVM is told none, for it would start it again.
+    initial: u32,
+}
+
+/// What a one-shot timer does while its CPU stands still.
+#[derive(Debug, Clone, Copy, Default)]
+enum Phase {
+    /// What KVM says.
+    #[default]
+    Unknown,
+    /// It has stopped, and its interrupt has been taken up.
+    Stopped,
+    /// It counts from this time of the engine's clock, whatever KVM's does meanwhile.
+    Since(u64),
+}
+
+impl Timer {
+    /// When guest code runs again.
+    pub(super) fn running(self) -> Self {
+        Self { phase: Phase::Unknown, ..self }
+    }
+
+    /// Of a state that is loaded.
+    fn of(lapic: &LapicState) -> Self {
+        match lapic.timer_mode() {
+            TimerMode::OneShot if lapic.timer_running => Self { phase: Phase::Since(lapic.timer_start_ns), initial: 0 },
+            TimerMode::OneShot => Self { phase: Phase::Stopped, initial: lapic.timer_initial },
+            _ => Self::default(),
+        }
+    }
+}
+
 /// The page, in bytes.
 struct Page(kvm_lapic_state);
 
@@ -91,12 +127,24 @@ pub(super) fn read(vcpu: &VcpuFd, ctx: &Context, state: &mut CpuState) -> Result
     lapic.timer_divide = page.get(at::DIVIDE);
     lapic.timer_initial = page.get(at::INITIAL);
     let current = page.get(at::CURRENT);
+    let timer = ctx.timer.get();
+    if lapic.timer_mode() == TimerMode::OneShot && lapic.timer_initial == 0 {
+        lapic.timer_initial = timer.initial;
+    }
     lapic.timer_running = match lapic.timer_mode() {
-        TimerMode::OneShot => current != 0,
+        TimerMode::OneShot => match timer.phase {
+            Phase::Unknown => current != 0,
+            Phase::Stopped => false,
+            Phase::Since(_) => true,
+        },
         TimerMode::Periodic => lapic.timer_initial != 0,
         TimerMode::TscDeadline | TimerMode::Reserved => false,
     };
-    if lapic.timer_running {
+    if lapic.timer_mode() == TimerMode::OneShot
+        && let Phase::Since(start) = timer.phase
+    {
+        lapic.timer_start_ns = start;
+    } else if lapic.timer_running {
         let done = u64::from(lapic.timer_initial.saturating_sub(current));
         lapic.timer_start_ns = now.wrapping_sub(done * lapic.divide().ticks());
     }
@@ -133,13 +181,34 @@ pub(super) fn write(vcpu: &VcpuFd, ctx: &Context, state: &CpuState) -> Result<()
     page.set(at::LVT_LINT0, lapic.lvt_lint0);
     page.set(at::LVT_LINT1, lapic.lvt_lint1);
     page.set(at::LVT_ERROR, lapic.lvt_error);
-    page.set(at::INITIAL, lapic.timer_initial);
+    let timer = Timer::of(&lapic);
+    page.set(at::INITIAL, if matches!(timer.phase, Phase::Stopped) { 0 } else { lapic.timer_initial });
     page.set(at::DIVIDE, lapic.timer_divide);
     let expired = lapic.timer_running && lapic.current_count(now) == 0;
     // KVM goes on counting from here. What has expired already expires at once, which is by the shortest count.
     let current = if expired { 1 } else { lapic.current_count(now) };
     page.set(at::CURRENT, current);
-    vcpu.set_lapic(&page.0).map_err(not_taken("the local APIC"))
+    vcpu.set_lapic(&page.0).map_err(not_taken("the local APIC"))?;
+    ctx.timer.set(timer);
+    Ok(())
+}
+
+pub(super) fn note_timer(vcpu: &VcpuFd, ctx: &Context) -> Result<bool> {
+    let now = ctx.shared.clock.now().0;
+    let page = Page(vcpu.get_lapic().map_err(refused("KVM_GET_LAPIC"))?);
+    let (initial, current) = (page.get(at::INITIAL), page.get(at::CURRENT));
+    let mut lapic = LapicState::power_on(ctx.apic_id);
+    (lapic.lvt_timer, lapic.timer_divide) = (page.get(at::LVT_TIMER), page.get(at::DIVIDE));
+    let phase = match (lapic.timer_mode(), current) {
+        (TimerMode::OneShot, 0) => Phase::Stopped,
+        (TimerMode::OneShot, _) => {
+            let done = u64::from(initial.saturating_sub(current));
+            Phase::Since(now.wrapping_sub(done * lapic.divide().ticks()))
+        }
+        _ => Phase::Unknown,
+    };
+    ctx.timer.set(Timer { phase, ..ctx.timer.get() });
+    Ok(matches!(phase, Phase::Stopped) && initial != 0 && lapic.lvt_timer & LVT_MASKED == 0)
 }
 
 /// Arms the deadline of the timer, once the time-stamp counter and the timer's mode are there.

@@ -15,6 +15,7 @@ mod xsave;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +26,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use x86::CpuState;
 
+use self::lapic::Timer;
 use self::time::{TscOffset, VmTimebase};
 
 /// What the conversions of all vCPUs of one VM need.
@@ -48,6 +50,7 @@ pub(crate) struct Context {
     extint: Arc<AtomicBool>,
     /// Errors of the local APIC that software has not asked for yet.
     esr_pending: AtomicU32,
+    timer: Cell<Timer>,
     tsc: TscOffset,
 }
 
@@ -84,7 +87,8 @@ impl Context {
         msrs::set_up_machine_check(vcpu)?;
         let tsc = TscOffset::new(vcpu, &shared.clock)?;
         let (shared, extint) = (Arc::clone(shared), Arc::clone(extint));
-        Ok(Self { shared, apic_id, extint, esr_pending: AtomicU32::new(0), tsc })
+        let timer = Cell::default();
+        Ok(Self { shared, apic_id, extint, esr_pending: AtomicU32::new(0), timer, tsc })
     }
 
     /// The rate of the guest's time-stamp counter in hertz.
@@ -101,6 +105,20 @@ impl Context {
     pub(crate) fn catch_up(&self, vcpu: &VcpuFd) -> Result<()> {
         time::catch_up(vcpu, self)
     }
+
+    /// To be called before guest code runs: what was noted of the timer is no longer so.
+    pub(crate) fn timer_runs(&self) {
+        self.timer.set(self.timer.get().running());
+    }
+
+    /// Notes how far a one-shot timer is, for until guest code runs again: KVM's own goes on. True if it has expired, and
+    /// its interrupt may wait to be taken up by an entry.
+    ///
+    /// # Errors
+    /// [`Error::Host`] when KVM refuses.
+    pub(crate) fn note_timer(&self, vcpu: &VcpuFd) -> Result<bool> {
+        lapic::note_timer(vcpu, self)
+    }
 }
 
 /// The state of `vcpu`, which is not running.
@@ -111,6 +129,9 @@ pub(crate) fn read(vcpu: &VcpuFd, ctx: &Context) -> Result<CpuState> {
     let mut state = CpuState::power_on(ctx.apic_id, 0);
     // First: it lets KVM take up INIT and SIPI that have come in.
     state.activity = events::read_activity(vcpu)?;
+    // Before the registers: it brings CR2 and DR6 up to an exception that is on its way.
+    events::read(vcpu, &mut state)?;
+    state.events.extint = ctx.extint.load(Ordering::SeqCst);
     regs::read(vcpu, &mut state)?;
     sregs::read(vcpu, &mut state)?;
     xsave::read(vcpu, ctx.shared.xsave_size, &mut state)?;
@@ -118,8 +139,6 @@ pub(crate) fn read(vcpu: &VcpuFd, ctx: &Context) -> Result<CpuState> {
     time::read(vcpu, ctx, &mut state.msrs)?;
     lapic::read(vcpu, ctx, &mut state)?;
     state.lapic.esr_pending = ctx.esr_pending.load(Ordering::Relaxed);
-    events::read(vcpu, &mut state)?;
-    state.events.extint = ctx.extint.load(Ordering::SeqCst);
     Ok(state)
 }
 

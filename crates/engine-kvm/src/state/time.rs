@@ -242,6 +242,8 @@ pub(super) fn catch_up(vcpu: &VcpuFd, ctx: &Context) -> Result<()> {
         }
     }
     ctx.tsc.lag.store(lag, Ordering::Relaxed);
+    // The guest's watchdogs are told that it has stood still. One without the paravirtual clock cannot be.
+    let _ = vcpu.kvmclock_ctrl();
     let mut timebase = ctx.shared.timebase();
     if timebase.clock_lag != lag {
         let data = ctx.shared.vm.get_clock().map_err(refused("KVM_GET_CLOCK"))?;

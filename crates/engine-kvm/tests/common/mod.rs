@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,6 +51,8 @@ pub(crate) struct Recorder {
     pub(crate) exits: AtomicU32,
     /// The vectors that the PIC has waiting.
     pub(crate) pic: Mutex<VecDeque<u8>>,
+    /// The run ends when the PIC is asked.
+    pub(crate) kick_on_ack: AtomicBool,
     /// Drops INTR when the PIC is asked.
     partition: Arc<dyn Partition>,
 }
@@ -107,6 +109,9 @@ impl CpuIo for Recorder {
             self.partition.signal(0, engine::Signal::ExtInt(false));
         }
         self.note(Pin::Ack(vector));
+        if self.kick_on_ack.load(Ordering::SeqCst) {
+            self.kicker.kick();
+        }
         vector
     }
 
@@ -151,6 +156,7 @@ impl Machine {
             kicker: cpus[0].kicker(),
             exits: AtomicU32::new(0),
             pic: Mutex::default(),
+            kick_on_ack: AtomicBool::new(false),
             partition: Arc::clone(&partition),
         });
         partition.clock().resume();

@@ -89,11 +89,19 @@ pub(crate) fn dead_flags(machine: &Machine, program: &Program, rip: u64) -> u64 
 
 /// The same, in this code.
 fn dead_in(code: &Code, program: &Program, rip: u64) -> u64 {
-    STATUS & !live_flags(code, program, rip, STATUS, DEPTH)
+    STATUS & !live_flags(code, program, rip, STATUS, DEPTH, &mut Vec::new())
 }
 
-/// Those of `wanted` that are read from `rip` on, or may be for all that is seen in `depth` instructions.
-fn live_flags(code: &Code, program: &Program, rip: u64, mut wanted: u64, depth: usize) -> u64 {
+/// Those of `wanted` that are read from `rip` on, or may be for all that is seen in `depth` instructions. Nothing more is
+/// read by going round in a loop than on the first way through it: its branches have been `seen` then.
+fn live_flags(
+    code: &Code,
+    program: &Program,
+    rip: u64,
+    mut wanted: u64,
+    depth: usize,
+    seen: &mut Vec<(u64, u64)>,
+) -> u64 {
     let (mut live, mut rip) = (0, rip);
     for left in (0..depth).rev() {
         let bits = if program.mode.long { 64 } else { 32 };
@@ -114,10 +122,14 @@ fn live_flags(code: &Code, program: &Program, rip: u64, mut wanted: u64, depth: 
             }
             FlowControl::Call if instruction.is_call_near() => rip = instruction.near_branch_target(),
             FlowControl::ConditionalBranch => {
+                if seen.contains(&(rip, wanted)) {
+                    return live;
+                }
+                seen.push((rip, wanted));
                 let target = instruction.near_branch_target();
                 return live
-                    | live_flags(code, program, target, wanted, left / 2)
-                    | live_flags(code, program, instruction.next_ip(), wanted, left / 2);
+                    | live_flags(code, program, target, wanted, left / 2, seen)
+                    | live_flags(code, program, instruction.next_ip(), wanted, left / 2, seen);
             }
             _ => break,
         }
