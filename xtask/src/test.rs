@@ -130,7 +130,12 @@ fn on_kvm(counts: &mut Counts) -> Result<Ending> {
     if result.is_err() && counts.failed == 0 {
         counts.failed += 1;
     }
-    result.map(|()| Ending::Passed)
+    result.map(|lost| match &*lost {
+        [] => Ending::Passed,
+        lost => {
+            Ending::Skipped(format!("the lab's emulation died each time, which says nothing of {}", lost.join(", ")))
+        }
+    })
 }
 
 /// Tells the tests where the guests and the command are.

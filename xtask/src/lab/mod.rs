@@ -145,7 +145,10 @@ pub(crate) fn verb(options: Options) -> ExitCode {
                 eprintln!("xtask: {error:#}");
                 ExitCode::FAILURE
             },
-            |()| ExitCode::SUCCESS,
+            |lost| {
+                lost.iter().for_each(|file| shell::say(&format!("not known, since the lab died over it: {file}")));
+                if lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIED) }
+            },
         );
     }
     let outcome = job(options).and_then(|job| run(&job, print));
