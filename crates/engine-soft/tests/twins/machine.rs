@@ -200,6 +200,13 @@ impl Machine {
 }
 
 impl End {
+    /// Whether the code of `program` is no longer what it was.
+    #[allow(dead_code, reason = "for the comparison with another engine")]
+    pub(crate) fn has_rewritten(&self, program: &Program) -> bool {
+        let at = arena::DATA_LEN + program.start.wrapping_sub(arena::CODE) as usize;
+        !self.memory.get(at..).is_some_and(|code| code.starts_with(&program.code))
+    }
+
     /// Of a program that has ended with this memory and state.
     pub(crate) fn new(ram: &GuestMemory, state: CpuState) -> Self {
         let mut memory = vec![0; arena::DATA_LEN + arena::CODE_LEN + PAGE as usize];
