@@ -9,9 +9,6 @@ use crate::capabilities::Capabilities;
 
 /// The first leaf of the hypervisor.
 const HYPERVISOR: u32 = 0x4000_0000;
-/// KVM's features for its guests, in EAX: `kvmclock` by its old and its new MSRs, and that it is the same on all CPUs
-/// (Linux, Documentation/virt/kvm/x86/cpuid.rst). No others: the software engine has no more, and guests move.
-const KVM_FEATURES: u32 = 1 << 0 | 1 << 3 | 1 << 24;
 /// The widest physical address that a guest is told of, the same on each host so that guests can move.
 const MOST_PHYS_BITS: u8 = 40;
 
@@ -106,9 +103,10 @@ impl HostCpuid {
             }
         }
         if model.has(Feature::Hypervisor) {
-            let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| b"KVMKVMKVM\0\0\0"[at + i]));
-            add(HYPERVISOR, 0, false, [HYPERVISOR + 1, word(0), word(4), word(8)]);
-            add(HYPERVISOR + 1, 0, false, [KVM_FEATURES & self.leaf(HYPERVISOR + 1, 0)[0], 0, 0, 0]);
+            add(HYPERVISOR, 0, false, model.cpuid(HYPERVISOR, 0, &query));
+            // Of KVM's features those that all engines have, since guests move.
+            let [features, ..] = model.cpuid(HYPERVISOR + 1, 0, &query);
+            add(HYPERVISOR + 1, 0, false, [features & self.leaf(HYPERVISOR + 1, 0)[0], 0, 0, 0]);
         }
         for leaf in 0x8000_0000..=model.cpuid(0x8000_0000, 0, &query)[0] {
             add(leaf, 0, false, model.cpuid(leaf, 0, &query));
