@@ -1,10 +1,7 @@
 //! What the host's KVM can do, and what this engine cannot do without.
 
 use engine::{Error, Result};
-use kvm_bindings::{
-    KVM_CAP_DIRTY_LOG_RING, KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
-    KVM_CAP_X86_TRIPLE_FAULT_EVENT,
-};
+use kvm_bindings::{KVM_CAP_DIRTY_LOG_RING, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2};
 use kvm_ioctls::{Cap, Kvm};
 
 /// The version of KVM's API, the only one there has been since Linux 2.6.22.
@@ -43,22 +40,14 @@ pub struct Capabilities {
     pub max_slots: u32,
     /// The timer of the local APIC has a TSC-deadline mode.
     pub tsc_deadline: bool,
-    /// The rate of a vCPU's time-stamp counter can be another one than the host's.
-    pub tsc_control: bool,
     /// System-management mode.
     pub smm: bool,
     /// A vCPU can be told that it has been paused.
     pub kvmclock_ctrl: bool,
-    /// The size of a vCPU's XSAVE state in bytes where it can be more than 4096.
-    pub xsave_bytes: usize,
     /// The dirty log may be read without write-protecting what it holds.
     pub manual_protect: bool,
     /// The largest dirty ring of a vCPU in bytes, zero if there are none.
     pub dirty_ring_bytes: u32,
-    /// Instructions that KVM cannot emulate come out with their bytes.
-    pub emulation_bytes: bool,
-    /// A triple fault that has not been told yet is part of a vCPU's events.
-    pub triple_fault_event: bool,
 }
 
 impl Capabilities {
@@ -86,14 +75,10 @@ impl Capabilities {
             max_vcpus: u32::try_from(kvm.get_max_vcpus()).unwrap_or(u32::MAX),
             max_slots: u32::try_from(kvm.get_nr_memslots()).unwrap_or(u32::MAX),
             tsc_deadline: has(Cap::TscDeadlineTimer),
-            tsc_control: has(Cap::TscControl),
             smm: has(Cap::X86Smm),
             kvmclock_ctrl: has(Cap::KvmclockCtrl),
-            xsave_bytes: usize::try_from(kvm.check_extension_int(Cap::Xsave2)).unwrap_or(0).max(4096),
             manual_protect: raw(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) != 0,
             dirty_ring_bytes: raw(KVM_CAP_DIRTY_LOG_RING) as u32,
-            emulation_bytes: raw(KVM_CAP_EXIT_ON_EMULATION_FAILURE) != 0,
-            triple_fault_event: raw(KVM_CAP_X86_TRIPLE_FAULT_EVENT) != 0,
         })
     }
 }
