@@ -18,7 +18,7 @@ const CPU: &str = "EPYC,+svm,+npt";
 
 /// What the kernel is told: where its messages go, to trust the emulated clock, and not to guard against itself.
 const APPEND: &str = "console=ttyS1 rdinit=/init quiet panic=-1 tsc=reliable no_timer_check mitigations=off nokaslr \
-                      random.trust_cpu=on audit=0";
+                      random.trust_cpu=on audit=0 transparent_hugepage=never";
 
 /// How long the machine may give no sign of life, of which it gives one a second.
 const SILENCE: Duration = Duration::from_secs(60);

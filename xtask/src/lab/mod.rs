@@ -34,9 +34,6 @@ const NO_LAB: u8 = 126;
 /// corrupts guests and the lab's kernel now and then.
 pub(crate) const MEMORY: u32 = 2048;
 
-/// How often a lab that has died is started again.
-const RETRIES: u32 = 1;
-
 /// What runs in the lab, and on what.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -111,25 +108,27 @@ pub(crate) fn qemu() -> Result<(PathBuf, Vec<PathBuf>)> {
 
 /// Runs a job; once more if the lab itself has died.
 pub(crate) fn run(job: &Job, output: &mut dyn FnMut(&[u8])) -> Result<Outcome> {
+    let outcome = run_once(job, output)?;
+    if outcome.ending != Ending::Died {
+        return Ok(outcome);
+    }
+    shell::say("starting it once more");
+    run_once(job, output)
+}
+
+/// Runs a job, and shows the last words of a lab that has died.
+fn run_once(job: &Job, output: &mut dyn FnMut(&[u8])) -> Result<Outcome> {
     let kit = kit::Kit::prepare()?;
     if let Some(out) = &job.out {
         std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     }
-    let mut left = RETRIES;
-    loop {
-        let outcome = machine::run(&kit, job, output)?;
-        if outcome.ending == Ending::Died {
-            let log: Vec<&str> = outcome.log.lines().collect();
-            let last = log[log.len().saturating_sub(20)..].join("\n  ");
-            shell::say(&format!("the lab has died; its kernel's last words:\n  {last}\n  {}", outcome.said));
-            if left > 0 {
-                left -= 1;
-                shell::say("starting it once more");
-                continue;
-            }
-        }
-        return Ok(outcome);
+    let outcome = machine::run(&kit, job, output)?;
+    if outcome.ending == Ending::Died {
+        let log: Vec<&str> = outcome.log.lines().collect();
+        let last = log[log.len().saturating_sub(20)..].join("\n  ");
+        shell::say(&format!("the lab has died; its kernel's last words:\n  {last}\n  {}", outcome.said));
     }
+    Ok(outcome)
 }
 
 /// The verb: its exit code is the command's, 124 when the time is up, 125 when the lab has died, 126 without a lab.
@@ -145,9 +144,9 @@ pub(crate) fn verb(options: Options) -> ExitCode {
                 eprintln!("xtask: {error:#}");
                 ExitCode::FAILURE
             },
-            |lost| {
-                lost.iter().for_each(|file| shell::say(&format!("not known, since the lab died over it: {file}")));
-                if lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIED) }
+            |unknown| {
+                unknown.iter().for_each(|portion| shell::say(&format!("not known: {portion}")));
+                if unknown.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIED) }
             },
         );
     }
