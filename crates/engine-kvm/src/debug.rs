@@ -13,9 +13,6 @@ use x86::bits::{dr6, dr7, rflags, vector};
 
 /// The hardware's breakpoints (SDM vol. 3B, 18.2).
 const MOST: usize = 4;
-/// DR7 of the debugger has these bits, which do nothing on processors of today (SDM vol. 3B, 18.2.4): it tells an exit
-/// by the debugger's breakpoints from one by the guest's.
-const MARK: u64 = dr7::LE | dr7::GE;
 
 /// What KVM is told for `breakpoints`.
 fn guest_debug(breakpoints: &Breakpoints) -> Result<kvm_guest_debug> {
@@ -29,7 +26,7 @@ fn guest_debug(breakpoints: &Breakpoints) -> Result<kvm_guest_debug> {
         let BreakpointKind::Execute = breakpoint.kind;
         debugreg[i] = breakpoint.addr;
         // L0 to L3; the type and length of an instruction breakpoint are zero.
-        debugreg[7] |= dr7::ONES | MARK | 1 << (2 * i);
+        debugreg[7] |= dr7::ONES | 1 << (2 * i);
         control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
     }
     if breakpoints.single_step {
@@ -50,13 +47,19 @@ pub(crate) fn set_breakpoints(vcpu: &VcpuFd, breakpoints: &Breakpoints) -> Resul
     vcpu.set_guest_debug(&guest_debug(breakpoints)?).map_err(refused)
 }
 
-/// What the debugger is to know of an exit; `None` when it was the guest's, which has then been given its exception.
+/// What the debugger, who has these breakpoints, is to know of an exit; `None` when it was the guest's, which has then been
+/// given its exception.
 ///
 /// # Errors
 /// [`Error::Host`] when KVM refuses.
-pub(crate) fn event(vcpu: &VcpuFd, exit: &kvm_debug_exit_arch) -> Result<Option<DebugEvent>> {
+pub(crate) fn event(
+    vcpu: &VcpuFd,
+    breakpoints: &Breakpoints,
+    exit: &kvm_debug_exit_arch,
+) -> Result<Option<DebugEvent>> {
     if exit.exception == u32::from(vector::DB) {
-        if exit.dr6 & dr6::B != 0 && exit.dr7 & MARK == MARK {
+        // DR7 would tell whose it is, but KVM leaves it out where it interprets. The guest's own are off meanwhile.
+        if exit.dr6 & dr6::B != 0 && breakpoints.list.iter().any(|breakpoint| breakpoint.addr == exit.pc) {
             // Going on does not stop here again (SDM vol. 3B, 18.3.1.1).
             let mut regs = vcpu.get_regs().map_err(refused)?;
             regs.rflags |= rflags::RF;
@@ -90,7 +93,7 @@ mod tests {
     #[test]
     fn four_breakpoints_and_no_more() {
         let four = guest_debug(&at(&[1, 2, 3, 4], false)).unwrap();
-        assert_eq!(four.arch.debugreg, [1, 2, 3, 4, 0, 0, 0, 0x755]);
+        assert_eq!(four.arch.debugreg, [1, 2, 3, 4, 0, 0, 0, 0x455]);
         assert_eq!(four.control, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP);
         assert!(matches!(guest_debug(&at(&[1; 5], false)), Err(Error::Config(_))));
     }

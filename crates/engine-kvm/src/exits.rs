@@ -39,7 +39,7 @@ impl KvmVcpu {
             }
             KVM_EXIT_DEBUG => {
                 self.counters.debug += 1;
-                debug::event(&self.fd, &self.seat.page().exit().debug().arch)?.map(Stop::Debug)
+                debug::event(&self.fd, &self.breakpoints, &self.seat.page().exit().debug().arch)?.map(Stop::Debug)
             }
             KVM_EXIT_SHUTDOWN => Some(Stop::TripleFault),
             KVM_EXIT_SYSTEM_EVENT => self.system_event()?,

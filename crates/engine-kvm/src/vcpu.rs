@@ -32,6 +32,8 @@ pub(crate) struct KvmVcpu {
     unasked: bool,
     /// A vector has been handed over and may still wait in front of the CPU, where no state shows it.
     offered: bool,
+    /// The debugger's.
+    pub(crate) breakpoints: Breakpoints,
     context: state::Context,
 }
 
@@ -59,6 +61,7 @@ impl KvmVcpu {
             id,
             fd,
             seat,
+            breakpoints: Breakpoints::default(),
             counters,
             shared: Arc::clone(shared),
             unfinished: false,
@@ -190,7 +193,9 @@ impl Vcpu for KvmVcpu {
     }
 
     fn set_breakpoints(&mut self, breakpoints: &Breakpoints) -> Result<()> {
-        debug::set_breakpoints(&self.fd, breakpoints)
+        debug::set_breakpoints(&self.fd, breakpoints)?;
+        self.breakpoints = breakpoints.clone();
+        Ok(())
     }
 
     fn stats(&self) -> Vec<Stat> {

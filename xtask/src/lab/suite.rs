@@ -52,6 +52,7 @@ const PROGRAMS: &[Program] = &[
         apart: false,
     },
     Program { package: "engine-kvm", name: "engine_kvm", without: &[], apart: false },
+    Program { package: "engine-kvm", name: "breakpoints", without: &[], apart: false },
     Program { package: "engine-kvm", name: "failures", without: &[], apart: false },
     Program { package: "engine-kvm", name: "interrupts", without: &[], apart: false },
     Program { package: "engine-kvm", name: "io", without: &[], apart: false },
