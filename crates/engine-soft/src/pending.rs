@@ -8,6 +8,7 @@ use engine::{Alarm, Clock, VmTime};
 use x86::lapic::{Arrival, IpiRequest, Lapic};
 
 use crate::code_mail::CodeWrites;
+use crate::lane::Home;
 
 /// The bits of [`Slot::pending`].
 pub(crate) struct Pending;
@@ -37,10 +38,8 @@ impl Pending {
 
 /// The part of a vCPU that other threads may touch.
 pub(crate) struct Slot {
-    /// [`Pending`] bits.
-    pub(crate) pending: AtomicU32,
-    /// Not zero when something has been posted that the run loop has not looked at yet: translated code polls it.
-    pub(crate) attention: AtomicU64,
+    /// Where the vCPU lives, and what it is to look at.
+    home: Arc<Home>,
     /// The vector of the latest start-up IPI.
     pub(crate) sipi_vector: AtomicU32,
     /// Whether the vCPU is between block boundaries and may hold write translations in use.
@@ -62,8 +61,7 @@ impl Slot {
     /// The slot of the vCPU with this APIC ID, its timer on `clock`.
     pub(crate) fn new(id: u32, clock: &Clock) -> Arc<Self> {
         let slot = Arc::new(Self {
-            pending: AtomicU32::new(0),
-            attention: AtomicU64::new(0),
+            home: Home::new(),
             sipi_vector: AtomicU32::new(0),
             in_guest: AtomicBool::new(false),
             code_writes: Mutex::new(CodeWrites::NONE),
@@ -83,6 +81,21 @@ impl Slot {
         // The slot is new: nobody else has set it.
         let _ = slot.alarm.set(alarm);
         slot
+    }
+
+    /// Where the vCPU lives.
+    pub(crate) fn home(&self) -> &Arc<Home> {
+        &self.home
+    }
+
+    /// The [`Pending`] bits.
+    pub(crate) fn pending(&self) -> &AtomicU32 {
+        &self.home.pending
+    }
+
+    /// Not zero when something has been posted that the run loop has not looked at yet.
+    pub(crate) fn attention(&self) -> &AtomicU64 {
+        &self.home.attention
     }
 
     fn timer_rang(&self, now: VmTime) {
@@ -171,8 +184,8 @@ impl Slot {
     /// it runs.
     pub(crate) fn post_code_write(&self, page: usize, lines: u64) {
         self.code_writes.lock().unwrap_or_else(PoisonError::into_inner).add(page, lines);
-        self.pending.fetch_or(Pending::CODE, Ordering::SeqCst);
-        self.attention.store(1, Ordering::SeqCst);
+        self.home.pending.fetch_or(Pending::CODE, Ordering::SeqCst);
+        self.home.attention.store(1, Ordering::SeqCst);
     }
 
     /// Takes out what [`Slot::post_code_write`] has put in since the last time.
@@ -185,8 +198,8 @@ impl Slot {
 
     /// Sets `bits` and wakes the vCPU if it sleeps.
     pub(crate) fn post(&self, bits: u32) {
-        self.pending.fetch_or(bits, Ordering::SeqCst);
-        self.attention.store(1, Ordering::SeqCst);
+        self.home.pending.fetch_or(bits, Ordering::SeqCst);
+        self.home.attention.store(1, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) {
             // Taking the lock makes sure that the sleeper is either before its last look at `pending` or in the wait.
             drop(self.sleeping.lock().unwrap_or_else(PoisonError::into_inner));
@@ -196,14 +209,14 @@ impl Slot {
 
     /// Clears `bits`.
     pub(crate) fn clear(&self, bits: u32) {
-        self.pending.fetch_and(!bits, Ordering::SeqCst);
+        self.home.pending.fetch_and(!bits, Ordering::SeqCst);
     }
 
     /// Sleeps until one of `interest` is pending, or `limit` is over.
     pub(crate) fn wait(&self, interest: u32, limit: Duration) {
         self.asleep.store(true, Ordering::SeqCst);
         let guard = self.sleeping.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.pending.load(Ordering::SeqCst) & interest == 0 {
+        if self.home.pending.load(Ordering::SeqCst) & interest == 0 {
             drop(self.bell.wait_timeout(guard, limit));
         } else {
             drop(guard);

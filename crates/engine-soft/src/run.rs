@@ -63,7 +63,7 @@ impl Cpu {
 
     /// Does what INIT and start-up messages that wait ask for: they are no part of a state.
     pub(crate) fn take_resets(&mut self) {
-        let pending = self.slot.pending.load(Ordering::SeqCst);
+        let pending = self.slot.pending().load(Ordering::SeqCst);
         if pending & Pending::INIT != 0 {
             self.slot.clear(Pending::INIT);
             self.init();
@@ -141,11 +141,11 @@ impl Cpu {
     #[inline(always)]
     fn between_blocks(&mut self) -> Option<Stop> {
         let left = std::mem::take(&mut self.leave);
-        if self.slot.attention.load(Ordering::Relaxed) != 0 {
+        if self.slot.attention().load(Ordering::Relaxed) != 0 {
             // Before the look at what is pending: what is posted after it asks again.
-            self.slot.attention.store(0, Ordering::SeqCst);
+            self.slot.attention().store(0, Ordering::SeqCst);
         }
-        let pending = self.slot.pending.load(Ordering::Relaxed) & self.interest;
+        let pending = self.slot.pending().load(Ordering::Relaxed) & self.interest;
         if left & !leave::BLOCK == 0 && pending == 0 && !self.halted && !self.wait_for_sipi {
             return None;
         }
@@ -163,8 +163,8 @@ impl Cpu {
         loop {
             self.leave = 0;
             // Before the look at what is pending: what is posted after it asks again.
-            self.slot.attention.store(0, Ordering::SeqCst);
-            let pending = self.slot.pending.load(Ordering::SeqCst);
+            self.slot.attention().store(0, Ordering::SeqCst);
+            let pending = self.slot.pending().load(Ordering::SeqCst);
             if pending & Pending::SHOOTDOWN != 0 {
                 self.serve_shootdown();
             }
@@ -240,7 +240,7 @@ impl Cpu {
         }
         let accepts = lapic.accepts_extint();
         drop(lapic);
-        if self.slot.pending.load(Ordering::SeqCst) & Pending::EXTINT != 0 {
+        if self.slot.pending().load(Ordering::SeqCst) & Pending::EXTINT != 0 {
             self.slot.clear(Pending::EXTINT);
             if accepts && let Some(vector) = self.call_out(|io| io.pic_ack()) {
                 if self.slot.extint() {

@@ -22,7 +22,8 @@ impl Shared {
         }
         for slot in others() {
             // One that is not running guest code serves the request before it does.
-            while slot.in_guest.load(Ordering::SeqCst) && slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0
+            while slot.in_guest.load(Ordering::SeqCst)
+                && slot.pending().load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0
             {
                 std::thread::yield_now();
             }
@@ -80,7 +81,7 @@ impl Cpu {
 
     /// Serves another vCPU's request.
     pub(crate) fn serve_shootdown(&mut self) {
-        if self.slot.pending.load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0 {
+        if self.slot.pending().load(Ordering::SeqCst) & Pending::SHOOTDOWN != 0 {
             self.drop_write_tags();
             self.slot.clear(Pending::SHOOTDOWN);
         }
@@ -89,7 +90,7 @@ impl Cpu {
     /// Whether code has been written that this vCPU has not been told of.
     #[inline]
     pub(crate) fn code_mail_waits(&self) -> bool {
-        self.slot.pending.load(Ordering::SeqCst) & Pending::CODE != 0
+        self.slot.pending().load(Ordering::SeqCst) & Pending::CODE != 0
     }
 
     /// Reads the mail about written code.

@@ -169,7 +169,7 @@ fn every_vcpu_is_told_of_a_write_to_code() {
     first.cpu.rip = 0x2000;
     second.cpu.regs[BX] = 0x2008;
     run(first, 3);
-    let told = |vcpu: &SoftVcpu| vcpu.cpu.slot.pending.load(Ordering::SeqCst) & Pending::CODE != 0;
+    let told = |vcpu: &SoftVcpu| vcpu.cpu.slot.pending().load(Ordering::SeqCst) & Pending::CODE != 0;
     assert!(!told(first) && !told(second));
     run(second, 1);
     // The writer knows at once.

@@ -14,7 +14,7 @@ use crate::debug::Watch;
 use crate::flags::Flags;
 use crate::fpu::Fpu;
 use crate::jit::{Context, Jit};
-use crate::lane::Lane;
+use crate::lane::{Lane, Resident};
 use crate::lapic::TSC_HZ;
 use crate::mmu::Mmu;
 use crate::options::Translator;
@@ -24,7 +24,7 @@ use crate::stats::Stats;
 
 /// One vCPU of the software engine.
 pub(crate) struct SoftVcpu {
-    pub(crate) cpu: Box<Lane>,
+    pub(crate) cpu: Resident,
 }
 
 // SAFETY: the raw pointers in a CPU lead into its own blocks, into guest memory, which lives as long as `shared`, and,
@@ -39,10 +39,8 @@ impl SoftVcpu {
             // Without memory for code there is the interpreter.
             _ => Jit::new(shared.options.code_cache).map(Box::new).ok(),
         };
-        let mut lane = Box::<Lane>::new_zeroed();
-        // SAFETY: within the new allocation, which stays where it is and outlives the CPU in it.
-        let tables = unsafe { NonNull::new_unchecked(&raw mut (*lane.as_mut_ptr()).tlb) };
-        let cpu = Cpu {
+        let slot = &shared.slots[id as usize];
+        let cpu = |lane: *mut Lane| Cpu {
             regs: [0; 32],
             rip: 0,
             flags: Flags::default(),
@@ -74,27 +72,23 @@ impl SoftVcpu {
             lapic_page: u64::MAX,
             stop: None,
             fpu: Fpu::new(),
-            // SAFETY: the lane's own tables, which nobody else uses.
-            mmu: unsafe { Mmu::new(tables) },
+            // SAFETY: the lane's own tables, which nobody else uses, and which stay where they are for as long as the CPU.
+            mmu: unsafe { Mmu::new(NonNull::new_unchecked(&raw mut (*lane).tlb)) },
             blocks: BlockCache::new(),
             watch: Watch::default(),
             model: model.clone(),
             id,
-            slot: Arc::clone(&shared.slots[id as usize]),
+            slot: Arc::clone(slot),
             shared: Arc::clone(shared),
             io: None,
             stats: Stats::default(),
             journal: None,
             failure: None,
-            jit: Context::new(NonNull::from(&shared.slots[id as usize].attention)),
+            jit: Context::new(),
             translator,
         };
-        // SAFETY: within the new allocation; with the CPU all of it is initialized.
-        let lane = unsafe {
-            (&raw mut (*lane.as_mut_ptr()).cpu).write(cpu);
-            lane.assume_init()
-        };
-        let mut vcpu = Self { cpu: lane };
+        // SAFETY: the partition makes a vCPU of a number once.
+        let mut vcpu = Self { cpu: unsafe { Resident::new(Arc::clone(slot.home()), cpu) } };
         vcpu.cpu.cpu.jit.cpu = (&raw mut *vcpu.cpu).cast();
         vcpu.cpu.cpu.prepare_context();
         vcpu.load(&state);
@@ -184,7 +178,7 @@ impl Vcpu for SoftVcpu {
         msrs.tsc_deadline = lapic.tsc_deadline;
         let mut gpr = [0; 16];
         gpr.copy_from_slice(&cpu.regs[..16]);
-        let pending = cpu.slot.pending.load(std::sync::atomic::Ordering::SeqCst);
+        let pending = cpu.slot.pending().load(std::sync::atomic::Ordering::SeqCst);
         Ok(CpuState {
             gpr,
             rip: cpu.rip,

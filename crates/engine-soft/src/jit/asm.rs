@@ -225,6 +225,13 @@ impl Asm {
         self.imm32(imm);
     }
 
+    /// `cmp dword gs:[at], imm`
+    pub(super) fn gs_cmp_imm8(&mut self, at: i32, imm: i8) {
+        self.bytes(&[0x65, 0x83, 0x3c, 0x25]);
+        self.imm32(at as u32);
+        self.byte(imm as u8);
+    }
+
     /// `jmp gs:[at]`
     pub(super) fn gs_jmp(&mut self, at: i32) {
         self.bytes(&[0x65, 0xff, 0x24, 0x25]);

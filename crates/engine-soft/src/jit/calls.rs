@@ -131,10 +131,10 @@ impl Cpu {
     /// The code for RIP where an instruction has changed what code is run, if it is in the table of jumps and nothing has
     /// to be looked at before; null leaves translated code.
     fn onward(&mut self) -> Resume {
-        let pending = self.slot.pending.load(Ordering::Relaxed) & self.interest;
+        let pending = self.slot.pending().load(Ordering::Relaxed) & self.interest;
         let seen = self.leave & !leave::BLOCK == 0 && !self.shadow && !self.halted && !self.jit.hold;
         let stepped = self.system_flags & rflags::TF != 0 || self.watch.steps();
-        if pending != 0 || !seen || stepped || self.jit.outdated || self.slot.attention.load(Ordering::Relaxed) != 0 {
+        if pending != 0 || !seen || stepped || self.jit.outdated || self.slot.attention().load(Ordering::Relaxed) != 0 {
             return ptr::null();
         }
         let Some(mode) = self.translation_mode() else { return ptr::null() };

@@ -1,8 +1,5 @@
 //! What a vCPU and its translated code tell each other.
 
-use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
-
 use crate::cpu::{Cpu, Fault};
 
 /// A tag that no canonical address matches. For one that does, the host's address comes out as none either, and the host
@@ -54,8 +51,6 @@ pub(crate) struct Context {
     pub(crate) space_tag: u64,
     /// What the slots of the table of jumps are mixed with, from the number of the space.
     pub(crate) jump_mix: u64,
-    /// Not zero when somebody wants the CPU to look up.
-    pub(crate) attention: NonNull<AtomicU64>,
     /// The page that the stack is in: its linear address if it may be read, and if it may be written.
     pub(crate) window_read: u64,
     pub(crate) window_write: u64,
@@ -77,7 +72,7 @@ pub(crate) struct Context {
 pub(crate) struct Across(pub(crate) [u8; 64]);
 
 impl Context {
-    pub(crate) fn new(attention: NonNull<AtomicU64>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             cpu: std::ptr::null_mut(),
             host_rsp: 0,
@@ -100,7 +95,6 @@ impl Context {
             scratch: [0; 3],
             space_tag: 0,
             jump_mix: 0,
-            attention,
             window_read: NO_WINDOW,
             window_write: NO_WINDOW,
             window_delta: 0,

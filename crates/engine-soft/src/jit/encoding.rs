@@ -161,6 +161,28 @@ impl<'a> Encoding<'a> {
         true
     }
 
+    /// Writes XCHG of a register and `memory` as three moves by way of `free`, a register above R7: for who need not have
+    /// the lock that XCHG implies. `false` if the bytes are another instruction's, or the register is AH to DH.
+    pub(super) fn emit_exchange(&self, asm: &mut Asm, memory: HostMemory, free: u8) -> bool {
+        let ([opcode @ (0x86 | 0x87)], Some(modrm), Escape::Legacy { rex }) = (self.opcode, self.modrm, self.escape)
+        else {
+            return false;
+        };
+        let (narrow, low) = (*opcode == 0x86, modrm >> 3 & 7);
+        if narrow && !self.has_rex && low > 3 {
+            return false;
+        }
+        let way = |escape| Self { escape, ..*self };
+        way(Escape::Legacy { rex: rex | 4 }).head(asm, memory, &[if narrow { 0x8a } else { 0x8b }]);
+        operand(asm, free, memory);
+        self.head(asm, memory, &[if narrow { 0x88 } else { 0x89 }]);
+        operand(asm, low, memory);
+        // mov register, free
+        asm.bytes(&self.prefixes[..self.prefix_count]);
+        asm.bytes(&[0x44 | rex & 8 | rex >> 2 & 1, if narrow { 0x88 } else { 0x89 }, 0xc0 | (free & 7) << 3 | low]);
+        true
+    }
+
     /// Prefixes, REX or VEX for `memory`, and `opcode`.
     fn head(&self, asm: &mut Asm, memory: HostMemory, opcode: &[u8]) {
         asm.bytes(&self.prefixes[..self.prefix_count]);

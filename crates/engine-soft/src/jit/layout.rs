@@ -9,7 +9,6 @@ use crate::cpu::{Cpu, sreg};
 use crate::fpu::Fpu;
 use crate::lane::Lane;
 use crate::mmu::SLOTS;
-use crate::pending::Slot;
 use crate::stats::{JitStats, Stats};
 
 const fn in_cpu(offset: usize) -> i32 {
@@ -51,8 +50,9 @@ pub(super) const CR0: i32 = in_cpu(offset_of!(Cpu, cr0));
 pub(super) const CR2: i32 = in_cpu(offset_of!(Cpu, cr2));
 pub(super) const CR3: i32 = in_cpu(offset_of!(Cpu, cr3));
 pub(super) const CR4: i32 = in_cpu(offset_of!(Cpu, cr4));
-/// From the word that [`ATTENTION`] points to, to the one that says what is pending.
-pub(super) const PENDING: i32 = offset_of!(Slot, pending) as i32 - offset_of!(Slot, attention) as i32;
+/// What other threads tell the vCPU.
+pub(super) const PENDING: i32 = crate::lane::PENDING;
+pub(super) const ATTENTION: i32 = crate::lane::ATTENTION;
 /// What of the floating-point state is in the host's registers: bits of [`super::stubs::unit`].
 pub(super) const UNITS: i32 = in_context(offset_of!(Context, units));
 pub(super) const YMM: i32 = in_cpu(offset_of!(Cpu, fpu) + offset_of!(Fpu, ymm));
@@ -80,7 +80,6 @@ pub(super) const JUMP_MIX: i32 = in_context(offset_of!(Context, jump_mix));
 pub(super) const SPACE_TAG: i32 = in_context(offset_of!(Context, space_tag));
 /// The upper two bytes of the tag are the space: compared as a double word with zeros below.
 pub(super) const SPACE: i32 = SPACE_TAG + 4;
-pub(super) const ATTENTION: i32 = in_context(offset_of!(Context, attention));
 pub(super) const WINDOW_READ: i32 = in_context(offset_of!(Context, window_read));
 pub(super) const WINDOW_WRITE: i32 = in_context(offset_of!(Context, window_write));
 pub(super) const WINDOW_DELTA: i32 = in_context(offset_of!(Context, window_delta));

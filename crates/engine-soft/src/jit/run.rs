@@ -177,7 +177,7 @@ impl Cpu {
         let mut next = Some(code);
         while let Some(code) = next {
             next = self.run_code(code);
-            if self.leave != 0 || self.jit.outdated || self.slot.attention.load(Ordering::Relaxed) != 0 {
+            if self.leave != 0 || self.jit.outdated || self.slot.attention().load(Ordering::Relaxed) != 0 {
                 break;
             }
         }
@@ -296,7 +296,7 @@ impl Cpu {
         let block = jit.blocks.get(from.from as usize)?;
         let (key, variant) = (block.key, block.has_variant && jit.is_first_exit(exit));
         self.rip = rip;
-        if self.slot.attention.load(Ordering::Relaxed) != 0 {
+        if self.slot.attention().load(Ordering::Relaxed) != 0 {
             return None;
         }
         if variant {

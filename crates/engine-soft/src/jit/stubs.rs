@@ -291,9 +291,7 @@ pub(super) fn write(asm: &mut Asm, callees: &Callees) -> Stubs {
     stubs.dispatch = aligned(asm);
     let missed = asm.label();
     // A loop across pages may go through here each time.
-    asm.gs_load(r::R10, l::ATTENTION);
-    // cmp dword [r10], 0
-    asm.bytes(&[0x41, 0x83, 0x3a, 0x00]);
+    asm.gs_cmp_imm8(l::ATTENTION, 0);
     asm.jcc(cc::NE, missed);
     look_up(asm, missed);
     asm.bind(missed);

@@ -33,11 +33,11 @@ impl<'a> Emitter<'a> {
         let back = ins.is_some() && rip <= self.rip.wrapping_add(self.scan.used as u64);
         let way = self.way(rip, live);
         let space = self.leave_page(rip, way);
-        if back {
-            self.poll(way);
-        }
         if let Some(ins) = ins {
             self.go_round(ins, rip);
+        }
+        if back {
+            return self.jump_back(way, space);
         }
         self.asm.byte(0xe9);
         self.link_here(way, space);
@@ -98,13 +98,13 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// Looks whether somebody wants attention.
-    pub(super) fn poll(&mut self, way: (u32, Label)) {
+    /// The jump of a way that leads backwards: only if nobody wants attention.
+    fn jump_back(&mut self, way: (u32, Label), space: Option<Label>) {
         let wanted = self.asm.label();
-        self.asm.gs_load(r::R10, l::ATTENTION);
-        // cmp dword [r10], 0
-        self.asm.bytes(&[0x41, 0x83, 0x3a, 0x00]);
-        self.asm.jcc(cc::NE, wanted);
+        self.asm.gs_cmp_imm8(l::ATTENTION, 0);
+        self.asm.bytes(&[0x0f, 0x80 | cc::E]);
+        self.link_here(way, space);
+        self.asm.jmp(wanted);
         self.asm.stream(Stream::Cold);
         self.asm.bind(wanted);
         self.asm.gs_store_imm32(l::SITE, way.0);
@@ -133,11 +133,12 @@ impl<'a> Emitter<'a> {
         let way = self.way(target, live);
         let space = self.leave_page(target, way);
         if back {
-            self.poll(way);
             self.go_round(ins, target);
+            self.jump_back(way, space);
+        } else {
+            self.asm.byte(0xe9);
+            self.link_here(way, space);
         }
-        self.asm.byte(0xe9);
-        self.link_here(way, space);
         (self.now.in_host, self.now.in_memory) = before;
         self.asm.bind(on);
     }
@@ -198,8 +199,7 @@ impl<'a> Emitter<'a> {
     pub(super) fn dispatch(&mut self) {
         self.give_up_flags(STATUS);
         let (missed, wanted) = (self.asm.label(), self.asm.label());
-        self.asm.gs_load(r::R10, l::ATTENTION);
-        self.asm.bytes(&[0x41, 0x83, 0x3a, 0x00]);
+        self.asm.gs_cmp_imm8(l::ATTENTION, 0);
         self.asm.jcc(cc::NE, wanted);
         stubs::look_up(self.asm, missed);
         self.asm.stream(Stream::Cold);

@@ -1,6 +1,6 @@
 //! Memory operands: their addresses, and the look into the TLB.
 
-use iced_x86::{Instruction, Register};
+use iced_x86::{Instruction, Mnemonic, Register};
 
 use super::{Emitter, SCRATCH, in_memory_bit, number, resident_mask, stack_operand};
 use crate::jit::asm::{Label, Stream, cc, r};
@@ -180,7 +180,28 @@ impl<'a> Emitter<'a> {
     /// Whether LOCK means nothing here: with one CPU nobody else modifies a word at the same time. What locks its own
     /// stack uses that as a barrier, which devices may be on the other side of.
     pub(super) fn may_unlock(&self, ins: &Ins) -> bool {
-        self.alone && ins.instr.has_lock_prefix() && ins.instr.memory_base().full_register() != Register::RSP
+        let locks = ins.instr.has_lock_prefix() || ins.instr.mnemonic() == Mnemonic::Xchg;
+        self.alone && locks && ins.instr.memory_base().full_register() != Register::RSP
+    }
+
+    /// Writes the instruction with its memory operand at `place`.
+    fn put(&mut self, encoding: &Encoding<'_>, ins: &Ins, place: HostMemory) -> bool {
+        if ins.instr.mnemonic() == Mnemonic::Xchg && self.may_unlock(ins) {
+            let mut taken = resident_mask(&ins.instr) | 1 << r::R11;
+            match place {
+                HostMemory::At(base) => taken |= 1 << base,
+                HostMemory::Beside(_) => {}
+                HostMemory::Stack(_) => taken |= 1 << r::R15,
+            }
+            let free = [r::R10, r::R15].into_iter().find(|free| taken >> free & 1 == 0);
+            if let Some(free) = free
+                && encoding.emit_exchange(self.asm, place, free)
+            {
+                self.restore_window(1 << free);
+                return true;
+            }
+        }
+        encoding.emit(self.asm, &ins.instr, place)
     }
 
     /// Whether the memory operand is on the stack within the window, and how far from RSP.
@@ -201,7 +222,7 @@ impl<'a> Emitter<'a> {
             self.prepare_flags(ins, r::R10);
             self.load_registers(Self::needed(&ins.instr, mask));
             self.may_fault(ins);
-            if !encoding.emit(self.asm, &ins.instr, HostMemory::Stack(displacement)) {
+            if !self.put(&encoding, ins, HostMemory::Stack(displacement)) {
                 return false;
             }
             self.flags_written(ins);
@@ -215,7 +236,7 @@ impl<'a> Emitter<'a> {
             self.prepare_flags(ins, r::R10);
             self.load_registers(Self::needed(&ins.instr, mask));
             self.may_fault(ins);
-            if !encoding.emit(self.asm, &ins.instr, HostMemory::Beside(distance)) {
+            if !self.put(&encoding, ins, HostMemory::Beside(distance)) {
                 return false;
             }
             self.flags_written(ins);
@@ -244,7 +265,7 @@ impl<'a> Emitter<'a> {
         self.prepare_flags(ins, other);
         self.load_registers(Self::needed(&ins.instr, mask));
         self.may_fault(ins);
-        if !encoding.emit(self.asm, &ins.instr, HostMemory::At(at)) {
+        if !self.put(&encoding, ins, HostMemory::At(at)) {
             // Nothing has been done yet that counts.
             self.now.in_host = false;
             self.restore_window(1 << r::R15);

@@ -93,12 +93,10 @@ impl<'a> Emitter<'a> {
         self.called_out_at(waiting, done, ins);
     }
 
-    /// Jumps to `waiting` if there may be an interrupt to be taken. Clobbers R10 and the flags.
+    /// Jumps to `waiting` if there may be an interrupt to be taken. Clobbers the flags.
     pub(super) fn jump_if_pending(&mut self, waiting: Label) {
-        self.asm.gs_load(r::R10, l::ATTENTION);
-        // test dword [r10 + PENDING], MASKABLE
-        self.asm.bytes(&[0x41, 0xf7, 0x82]);
-        self.asm.imm32(l::PENDING as u32);
+        // test dword gs:[PENDING], MASKABLE
+        self.asm.gs_absolute(&[0xf7], 0, l::PENDING);
         self.asm.imm32(Pending::MASKABLE);
         self.asm.jcc(cc::NE, waiting);
     }
