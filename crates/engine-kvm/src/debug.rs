@@ -9,7 +9,7 @@ use kvm_bindings::{
     kvm_guest_debug, kvm_guest_debug_arch,
 };
 use kvm_ioctls::VcpuFd;
-use x86::bits::{dr6, dr7, rflags, vector};
+use x86::bits::{dr6, dr7, vector};
 
 /// The hardware's breakpoints (SDM vol. 3B, 18.2).
 const MOST: usize = 4;
@@ -39,44 +39,78 @@ fn refused(error: kvm_ioctls::Error) -> Error {
     Error::Host { what: "KVM refuses breakpoints".into(), source: error.into() }
 }
 
-/// Sets the debugger's breakpoints of `vcpu`.
-///
-/// # Errors
-/// [`Error::Config`] for more than four.
-pub(crate) fn set_breakpoints(vcpu: &VcpuFd, breakpoints: &Breakpoints) -> Result<()> {
-    vcpu.set_guest_debug(&guest_debug(breakpoints)?).map_err(refused)
+/// What a debugger wants of a vCPU.
+#[derive(Default)]
+pub(crate) struct Debugger {
+    wanted: Breakpoints,
+    /// Where it has stopped the CPU: going on does not stop there again.
+    stopped_at: Option<u64>,
+    /// One instruction is being run without the breakpoint at it.
+    passing: bool,
 }
 
-/// What the debugger, who has these breakpoints, is to know of an exit; `None` when it was the guest's, which has then been
-/// given its exception.
-///
-/// # Errors
-/// [`Error::Host`] when KVM refuses.
-pub(crate) fn event(
-    vcpu: &VcpuFd,
-    breakpoints: &Breakpoints,
-    exit: &kvm_debug_exit_arch,
-) -> Result<Option<DebugEvent>> {
-    if exit.exception == u32::from(vector::DB) {
-        // DR7 would tell whose it is, but KVM leaves it out where it interprets. The guest's own are off meanwhile.
-        if exit.dr6 & dr6::B != 0 && breakpoints.list.iter().any(|breakpoint| breakpoint.addr == exit.pc) {
-            // Going on does not stop here again (SDM vol. 3B, 18.3.1.1).
-            let mut regs = vcpu.get_regs().map_err(refused)?;
-            regs.rflags |= rflags::RF;
-            vcpu.set_regs(&regs).map_err(refused)?;
-            return Ok(Some(DebugEvent::Breakpoint(exit.pc)));
-        }
-        if exit.dr6 & dr6::BS != 0 {
-            return Ok(Some(DebugEvent::Step));
-        }
+impl Debugger {
+    /// Sets the breakpoints of `vcpu`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for more than four; [`Error::Host`] when KVM refuses.
+    pub(crate) fn set(&mut self, vcpu: &VcpuFd, wanted: &Breakpoints) -> Result<()> {
+        vcpu.set_guest_debug(&guest_debug(wanted)?).map_err(refused)?;
+        self.wanted = wanted.clone();
+        self.passing = false;
+        Ok(())
     }
-    // A breakpoint of the guest's own while the debugger steps.
-    let step = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_INJECT_DB;
-    let mut guest = vcpu.get_debug_regs().map_err(refused)?;
-    guest.dr6 = guest.dr6 & !dr6::B | exit.dr6 & dr6::WRITABLE | dr6::ONES;
-    vcpu.set_debug_regs(&guest).map_err(refused)?;
-    vcpu.set_guest_debug(&kvm_guest_debug { control: step, ..Default::default() }).map_err(refused)?;
-    Ok(None)
+
+    /// The CPU is somewhere else.
+    pub(crate) fn forget_place(&mut self) {
+        self.stopped_at = None;
+    }
+
+    /// Before a run: steps over the breakpoint that the CPU stands at. RFLAGS.RF would do that (SDM vol. 3B, 18.3.1.1), but
+    /// KVM does not look at it where it interprets.
+    ///
+    /// # Errors
+    /// [`Error::Host`] when KVM refuses.
+    pub(crate) fn begin(&mut self, vcpu: &VcpuFd) -> Result<()> {
+        let Some(place) = self.stopped_at.take() else { return Ok(()) };
+        if vcpu.get_regs().map_err(refused)?.rip != place {
+            return Ok(());
+        }
+        let list = self.wanted.list.iter().filter(|breakpoint| breakpoint.addr != place).copied().collect();
+        vcpu.set_guest_debug(&guest_debug(&Breakpoints { list, single_step: true })?).map_err(refused)?;
+        self.passing = true;
+        Ok(())
+    }
+
+    /// What the debugger is to know of an exit; `None` when it was the guest's, which has then been given its exception, or
+    /// no stop that anybody wants.
+    ///
+    /// # Errors
+    /// [`Error::Host`] when KVM refuses.
+    pub(crate) fn event(&mut self, vcpu: &VcpuFd, exit: &kvm_debug_exit_arch) -> Result<Option<DebugEvent>> {
+        let passed = std::mem::take(&mut self.passing);
+        if passed {
+            vcpu.set_guest_debug(&guest_debug(&self.wanted)?).map_err(refused)?;
+        }
+        if exit.exception == u32::from(vector::DB) {
+            // DR7 would tell whose it is, but KVM leaves it out where it interprets. The guest's own are off meanwhile.
+            if exit.dr6 & dr6::B != 0 && self.wanted.list.iter().any(|breakpoint| breakpoint.addr == exit.pc) {
+                self.stopped_at = Some(exit.pc);
+                return Ok(Some(DebugEvent::Breakpoint(exit.pc)));
+            }
+            if exit.dr6 & dr6::BS != 0 {
+                let wanted = self.wanted.single_step || !passed;
+                return Ok(wanted.then_some(DebugEvent::Step));
+            }
+        }
+        // A breakpoint of the guest's own while the debugger steps.
+        let step = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_INJECT_DB;
+        let mut guest = vcpu.get_debug_regs().map_err(refused)?;
+        guest.dr6 = guest.dr6 & !dr6::B | exit.dr6 & dr6::WRITABLE | dr6::ONES;
+        vcpu.set_debug_regs(&guest).map_err(refused)?;
+        vcpu.set_guest_debug(&kvm_guest_debug { control: step, ..Default::default() }).map_err(refused)?;
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

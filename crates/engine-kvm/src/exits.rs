@@ -9,9 +9,9 @@ use kvm_bindings::{
     KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
 };
 
+use crate::failure;
 use crate::partition::lock;
 use crate::vcpu::KvmVcpu;
-use crate::{debug, failure};
 
 impl KvmVcpu {
     /// Does what the last exit asks for: whether it ends the run, and whether its instruction only ends with the next
@@ -39,7 +39,8 @@ impl KvmVcpu {
             }
             KVM_EXIT_DEBUG => {
                 self.counters.debug += 1;
-                debug::event(&self.fd, &self.breakpoints, &self.seat.page().exit().debug().arch)?.map(Stop::Debug)
+                let exit = self.seat.page().exit().debug().arch;
+                self.debugger.event(&self.fd, &exit)?.map(Stop::Debug)
             }
             KVM_EXIT_SHUTDOWN => Some(Stop::TripleFault),
             KVM_EXIT_SYSTEM_EVENT => self.system_event()?,

@@ -8,11 +8,12 @@ use kvm_ioctls::VcpuFd;
 use x86::{CpuModel, CpuState};
 
 use crate::counters::Counters;
+use crate::debug::Debugger;
 use crate::kick::{Seat, prepare_thread};
 use crate::partition::Shared;
 use crate::run_page::RunPage;
 use crate::settle::{self, Settling};
-use crate::{debug, failure, ioctl, state};
+use crate::{failure, ioctl, state};
 
 thread_local! {
     /// The kernel's number of this thread once it is ready to run vCPUs.
@@ -32,8 +33,7 @@ pub(crate) struct KvmVcpu {
     unasked: bool,
     /// A vector has been handed over and may still wait in front of the CPU, where no state shows it.
     offered: bool,
-    /// The debugger's.
-    pub(crate) breakpoints: Breakpoints,
+    pub(crate) debugger: Debugger,
     context: state::Context,
 }
 
@@ -61,7 +61,7 @@ impl KvmVcpu {
             id,
             fd,
             seat,
-            breakpoints: Breakpoints::default(),
+            debugger: Debugger::default(),
             counters,
             shared: Arc::clone(shared),
             unfinished: false,
@@ -116,6 +116,7 @@ impl Vcpu for KvmVcpu {
     fn run(&mut self, io: &dyn CpuIo) -> Result<Stop> {
         let thread = Self::thread()?;
         self.context.catch_up(&self.fd)?;
+        self.debugger.begin(&self.fd)?;
         let mut ending = None;
         let mut settling = None;
         loop {
@@ -185,6 +186,7 @@ impl Vcpu for KvmVcpu {
         let lapic = &state.lapic;
         let level = std::array::from_fn(|i| lapic.tmr[i] & (lapic.isr[i] | lapic.irr[i]));
         self.shared.routes.expect(&self.shared.vm, self.id, &level)?;
+        self.debugger.forget_place();
         self.unfinished = false;
         self.unasked = true;
         // What the page says belongs to the former state.
@@ -193,9 +195,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn set_breakpoints(&mut self, breakpoints: &Breakpoints) -> Result<()> {
-        debug::set_breakpoints(&self.fd, breakpoints)?;
-        self.breakpoints = breakpoints.clone();
-        Ok(())
+        self.debugger.set(&self.fd, breakpoints)
     }
 
     fn stats(&self) -> Vec<Stat> {
