@@ -1,7 +1,8 @@
 //! The guests, assembled from Debian's packages: a kernel as packaged, and an initial RAM disk around busybox.
 //!
 //! `target/guest/<kind>/` holds `vmlinuz`, `initrd`, `busybox`, `packages` (what they are made of) and `workout.initrd`,
-//! which runs the workout (see [`crate::workout`]) instead of a shell.
+//! which runs the workout (see [`crate::workout`]) instead of a shell. The generic kernel has `drives.initrd` too, with its
+//! modules for drives (see [`crate::modules`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::apt::{self, Apt};
 use crate::cpio::Archive;
-use crate::{shell, workout};
+use crate::{disk, modules, shell, systems, workout};
 
 /// What the user can ask for.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -21,6 +22,10 @@ pub(crate) enum Choice {
     Generic,
     /// Debian's 32-bit kernel
     I386,
+    /// A disk with an installed system
+    Disk,
+    /// Systems that come as one file: memtest86+, GRUB's rescue disc, iPXE, Debian's installer
+    Systems,
     /// All of them
     All,
 }
@@ -52,6 +57,8 @@ pub(crate) fn assemble(choice: Choice, update: bool) -> Result<()> {
         Choice::Cloud => &[CLOUD],
         Choice::Generic => &[GENERIC],
         Choice::I386 => &[I386],
+        Choice::Disk => return disk::assemble(&disk::PLAIN, update).context("guest disk"),
+        Choice::Systems => return systems::assemble(update).context("systems"),
         Choice::All => &[CLOUD, GENERIC, I386],
     };
     let program = workout::build()?;
@@ -62,18 +69,27 @@ pub(crate) fn assemble(choice: Choice, update: bool) -> Result<()> {
     for kind in kinds {
         one(kind, update, &program, &mut apts).with_context(|| format!("guest {}", kind.name))?;
     }
+    if choice == Choice::All {
+        systems::assemble(update).context("systems")?;
+        disk::assemble(&disk::PLAIN, update).context("guest disk")?;
+    }
     Ok(())
 }
 
 fn one(kind: &Kind, update: bool, program: &[u8], apts: &mut Vec<Apt>) -> Result<()> {
     let folder = folder(kind.name);
     let (vmlinuz, busybox) = (folder.join("vmlinuz"), folder.join("busybox"));
-    if update || !vmlinuz.is_file() || !busybox.is_file() {
+    let modular = kind.name == GENERIC.name;
+    if update || !vmlinuz.is_file() || !busybox.is_file() || modular && !folder.join("modules").is_file() {
         fetch(kind, apt_for(kind.architecture, apts)?, &folder)?;
     }
     let busybox = read(&busybox)?;
     let initrd = initrd(&busybox);
     shell::write(&folder.join("initrd"), &initrd)?;
+    if modular {
+        let with_modules = [initrd.clone(), read(&folder.join("modules"))?].concat();
+        shell::write(&folder.join("drives.initrd"), &with_modules)?;
+    }
     let with_workout = [initrd, workout::archive((kind.architecture == "amd64").then_some(program))].concat();
     shell::write(&folder.join("workout.initrd"), &with_workout)?;
     let packages = fs::read_to_string(folder.join("packages")).unwrap_or_default();
@@ -93,16 +109,22 @@ fn apt_for<'a>(architecture: &'static str, apts: &'a mut Vec<Apt>) -> Result<&'a
     Ok(&apts[index])
 }
 
-/// The firmware that tests boot with: `target/guest/firmware/bios-256k.bin` of Debian's package `seabios`.
+/// The firmware that tests boot with, and its display's: files of Debian's packages `seabios` and `ovmf`, in
+/// `target/guest/firmware`.
 fn firmware(update: bool, apts: &mut Vec<Apt>) -> Result<()> {
-    const IMAGE: &str = "bios-256k.bin";
+    const SEABIOS: &[&str] = &["bios-256k.bin", "vgabios-stdvga.bin"];
+    const OVMF: &[&str] = &["OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", "OVMF_CODE.fd", "OVMF_VARS.fd"];
     let folder = folder("firmware");
-    let image = folder.join(IMAGE);
-    if update || !image.is_file() {
-        let package = apt_for(CLOUD.architecture, apts)?.fetch("seabios")?;
+    for (name, images, place) in [("seabios", SEABIOS, "usr/share/seabios"), ("ovmf", OVMF, "usr/share/OVMF")] {
+        if !update && images.iter().all(|image| folder.join(image).is_file()) {
+            continue;
+        }
+        let package = apt_for(CLOUD.architecture, apts)?.fetch(name)?;
         let unpacked = folder.join("unpacked");
-        apt::unpack(&package, "./usr/share/seabios", &unpacked)?;
-        shell::write(&image, &read(&unpacked.join("usr/share/seabios").join(IMAGE))?)?;
+        apt::unpack(&package, &format!("./{place}"), &unpacked)?;
+        for image in images {
+            shell::write(&folder.join(image), &read(&unpacked.join(place).join(image))?)?;
+        }
         fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))?;
     }
     Ok(())
@@ -117,6 +139,10 @@ fn fetch(kind: &Kind, apt: &Apt, folder: &Path) -> Result<()> {
     clean().with_context(|| format!("cannot remove {}", unpacked.display()))?;
     apt::unpack(&kernel, "./boot", &unpacked)?;
     apt::unpack(&busybox, "./bin", &unpacked)?;
+    if kind.name == GENERIC.name {
+        apt::unpack(&kernel, "./lib/modules", &unpacked)?;
+        shell::write(&folder.join("modules"), &modules::archive(&unpacked.join("lib/modules"))?)?;
+    }
     let boot = unpacked.join("boot");
     let entries = fs::read_dir(&boot).with_context(|| format!("cannot read {}", boot.display()))?;
     let image = entries.flatten().map(|e| e.path()).find(|p| p.to_string_lossy().contains("/boot/vmlinuz-"));

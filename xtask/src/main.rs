@@ -7,10 +7,13 @@
 mod apt;
 mod bench;
 mod cpio;
+mod disk;
 mod guest;
 mod lab;
 mod man;
+mod modules;
 mod shell;
+mod systems;
 mod test;
 mod workout;
 
@@ -61,6 +64,8 @@ enum Verb {
     Bench(bench::Options),
     /// Measure Husk on KVM beside QEMU on KVM, in the lab
     BenchKvm(bench::kvm::Options),
+    /// Measure disks from inside of a guest, in Husk and in QEMU's TCG
+    BenchDisk(bench::disk::Options),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +87,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Man { check } => man::run(check)?,
         Verb::Bench(options) => bench::run(&options)?,
         Verb::BenchKvm(options) => bench::kvm::run(&options)?,
+        Verb::BenchDisk(options) => bench::disk::run(&options)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -66,10 +66,58 @@ pub(crate) fn replace(command: &mut Command) -> Result<ExitCode> {
     Err(error).with_context(|| format!("cannot start `{}`", shown(command)))
 }
 
-/// Whether a program of this name is on the path.
+/// Whether there is a program of this name.
 pub(crate) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    // Those of the system are not on everybody's path.
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).any(|dir| dir.join(program).is_file())
+}
+
+/// Whether this is the user root.
+fn is_root() -> Result<bool> {
+    Ok(output(command("id").arg("-u"))?.trim() == "0")
+}
+
+/// A command that runs as root: by `sudo`, without a question, where another user runs this.
+pub(crate) fn as_root(program: &str) -> Result<Command> {
+    if is_root()? {
+        return Ok(command(program));
+    }
+    if output(command("sudo").args(["-n", "true"])).is_err() {
+        bail!("`{program}` has to be run by root, and `sudo` does not do that without a password");
+    }
+    let mut sudo = command("sudo");
+    sudo.args(["-n", program]);
+    Ok(sudo)
+}
+
+/// Installs programs that are not there: each is given with the Debian packages that it is in.
+pub(crate) fn install(wanted: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> =
+        wanted.iter().filter(|(program, _)| !installed(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages = missing.join(" ");
+    let by_hand = format!("install it by hand: sudo apt-get install --yes {packages}");
+    if !installed("apt-get") {
+        bail!("this is no Debian system, and what Debian has in {packages} is needed");
+    }
+    let apt = |args: &[&str]| {
+        let mut command = as_root("env").with_context(|| by_hand.clone())?;
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "Acquire::Retries=3"]).args(args);
+        run(&mut command)
+    };
+    say(&format!("installing {packages}"));
+    let install: Vec<&str> =
+        ["install", "--yes", "--no-install-recommends"].into_iter().chain(packages.split(' ')).collect();
+    // The lists may be old, or one of several sources may fail: what counts is whether the packages come.
+    if apt(&install).is_err() {
+        let _ = apt(&["update"]);
+        apt(&install).context(by_hand)?;
+    }
+    Ok(())
 }
 
 /// Builds `husk` in a profile; returns where it is.

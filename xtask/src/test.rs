@@ -157,36 +157,7 @@ fn need() -> Result<Ending> {
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("qemu-img", "qemu-utils"),
     ];
-    let missing: Vec<&str> =
-        wanted.iter().filter(|(program, _)| !shell::installed(program)).map(|(_, package)| *package).collect();
-    if missing.is_empty() {
-        return Ok(Ending::Passed);
-    }
-    let packages = missing.join(" ");
-    let by_hand = format!("install it by hand: sudo apt-get install --yes {packages}");
-    if !shell::installed("apt-get") {
-        bail!("this is no Debian system; the tests need what Debian has in {packages}");
-    }
-    let root = shell::output(shell::command("id").arg("-u"))?.trim() == "0";
-    if !root && shell::output(shell::command("sudo").args(["-n", "true"])).is_err() {
-        bail!("the tests need {packages}: {by_hand}");
-    }
-    let apt = |args: &[&str]| {
-        let mut command = if root { shell::command("env") } else { shell::command("sudo") };
-        if !root {
-            command.args(["-n", "env"]);
-        }
-        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "Acquire::Retries=3"]).args(args);
-        shell::run(&mut command)
-    };
-    shell::say(&format!("installing {packages}"));
-    let install: Vec<&str> =
-        ["install", "--yes", "--no-install-recommends"].into_iter().chain(packages.split(' ')).collect();
-    // The lists may be old, or one of several sources may fail: what counts is whether the packages come.
-    if apt(&install).is_err() {
-        let _ = apt(&["update"]);
-        apt(&install).context(by_hand)?;
-    }
+    shell::install(&wanted)?;
     Ok(Ending::Passed)
 }
 

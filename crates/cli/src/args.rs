@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as Group, Parser, Subcommand, ValueHint};
 
-use crate::values::{self, Destination, DiskFile, Engines, Firmware, FirmwareFile};
+use crate::drives::{self, DriveChoice};
+use crate::values::{self, Destination, Engines, Firmware, FirmwareFile};
 
 /// Husk: a hypervisor for Linux hosts.
 #[derive(Debug, Parser)]
@@ -25,6 +26,8 @@ pub(crate) enum Verb {
     /// Run a virtual machine; its serial console is this terminal
     #[command(after_long_help = RUN_HELP)]
     Run(Box<Run>),
+    #[command(flatten)]
+    Running(crate::control::Verb),
     /// Make, convert, check and change disk images
     #[command(after_long_help = crate::img::args::HELP)]
     Img {
@@ -53,7 +56,10 @@ pub(crate) enum Verb {
 
 #[derive(Debug, Group)]
 pub(crate) struct Run {
-    /// The Linux kernel: a bzImage, or an ELF vmlinux with a PVH entry [default: the default guest's, or none with --firmware or --disk]
+    /// An image to boot: the first disk, or the CD if it is one
+    #[arg(value_name = "IMAGE", value_hint = ValueHint::FilePath)]
+    pub(crate) image: Option<PathBuf>,
+    /// The Linux kernel: a bzImage, or an ELF vmlinux with a PVH entry [default: the default guest's, or none with firmware, a disk or a CD]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) kernel: Option<PathBuf>,
     /// The initial RAM disk [default: the default guest's if there is no --kernel]
@@ -62,9 +68,10 @@ pub(crate) struct Run {
     /// The kernel's command line [default: console=ttyS0; the default guest is also told the terminal's size]
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) append: Option<String>,
-    /// The amount of memory: 512M, 2G; a plain number counts MiB
-    #[arg(short, long, value_name = "SIZE", default_value = "512M", allow_negative_numbers = true, value_parser = crate::size::parse)]
-    pub(crate) memory: u64,
+    /// The amount of memory: 512M, 2G; a plain number counts MiB [default: 512M; 2G, or a quarter of the host's if that is
+    /// less, for a system on a disk or a CD]
+    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, value_parser = crate::size::parse)]
+    pub(crate) memory: Option<u64>,
     /// The number of virtual CPUs
     #[arg(short, long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = values::cpus)]
     pub(crate) cpus: u32,
@@ -74,24 +81,46 @@ pub(crate) struct Run {
     /// Leave out what the CPU model has and this host lacks, instead of refusing to run
     #[arg(long)]
     pub(crate) cpu_relaxed: bool,
-    /// The board; without a version, its newest
-    #[arg(long, value_name = "BOARD", default_value = "q35", value_parser = values::board)]
-    pub(crate) machine: String,
+    /// The board; without a version, its newest [default: q35, or pc where a disk is on a bus that only that has]
+    #[arg(long, value_name = "BOARD", value_parser = values::board)]
+    pub(crate) machine: Option<String>,
     /// The engine that runs the guest's code, with its options; of several, the first that this host does well. The engines:
     /// `kvm`, in hardware; `soft`, Husk's own, anywhere; `auto`, short for `kvm,soft`. The options of soft: `jit=on`,
     /// `jit=off` (the interpreter alone, slow) or `jit=lockstep` (both, compared, very slow); `cache=SIZE` of translated
     /// code for each CPU, 1M to 1G
     #[arg(long, value_name = "ENGINE[,OPTION=VALUE]...", default_value = "auto", value_parser = values::engines)]
     pub(crate) engine: Engines,
-    /// A disk: an image, whose format is found out unless it is told. Without a kernel, firmware boots the first one
-    #[arg(long, value_name = "FILE[,format=FORMAT][,readonly]", value_parser = values::disk)]
-    pub(crate) disk: Vec<DiskFile>,
-    /// Firmware to start with: `bios`, SeaBIOS where distributions put it, or a file. A kernel is then booted by it
-    #[arg(long, value_name = "bios|FILE", value_parser = values::firmware, value_hint = ValueHint::FilePath)]
+    /// A disk: the file of its image, and options. `format` is found out by the first bytes if it is not told (see below);
+    /// `bus` is ide, or what else the board has; `size` makes the image if there is none; `readonly`; `snapshot`
+    /// forgets what is written; `serial` is what the guest sees; `boot` is its place in the boot order, 0 the first
+    #[arg(long, value_name = "FILE[,OPTION[=VALUE]]...", value_parser = drives::disk)]
+    pub(crate) disk: Vec<DriveChoice>,
+    /// A CD or DVD, in a drive of its own; the options `bus` and `boot` are those of disks
+    #[arg(long, value_name = "FILE[,OPTION=VALUE]...", value_parser = drives::cd)]
+    pub(crate) cdrom: Vec<DriveChoice>,
+    /// Forget what is written to any disk when the VM ends
+    #[arg(long)]
+    pub(crate) snapshot: bool,
+    /// What firmware boots from, the first first: disk, cdrom [default: disk,cdrom]
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',', value_parser = drives::boot)]
+    pub(crate) boot: Vec<vm::Drive>,
+    /// The passphrase of encrypted disks, in the first line of a file; - is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Firmware to start with: `bios`, SeaBIOS, or `uefi`, OVMF, where distributions put them, or a file. A kernel is then
+    /// booted by it
+    #[arg(long, value_name = "bios|uefi|FILE", value_parser = values::firmware, value_hint = ValueHint::FilePath)]
     pub(crate) firmware: Option<Firmware>,
+    /// Where UEFI firmware keeps its variables; made from the firmware's template if it is not there [default: they are
+    /// forgotten when the VM ends]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) firmware_vars: Option<PathBuf>,
     /// Give firmware and guest a file by the firmware configuration; its name there starts with opt/ or etc/
     #[arg(long, value_name = "name=NAME,file=FILE|string=TEXT", value_parser = values::firmware_file)]
     pub(crate) fw_cfg: Vec<FirmwareFile>,
+    /// The display: `std`, a VGA with larger modes, or `none` [default: std with firmware or --vnc, none without]
+    #[arg(long, value_name = "CARD", value_parser = values::video)]
+    pub(crate) vga: Option<vm::Video>,
     /// How the kernel is entered without firmware: `auto` decompresses a bzImage at once, but without address randomisation; with
     /// `boot64` or `boot32` the bzImage does that itself; `pvh` is for ELF files
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = values::entry)]
@@ -117,6 +146,14 @@ pub(crate) struct Run {
     /// Give the guest a port (501h, 4 bytes) that ends the VM with the exit code written to it
     #[arg(long)]
     pub(crate) debug_exit: bool,
+    /// Show the screen by VNC: an address with a port, or `unix:` and the path of a socket. `password-file` is a file with
+    /// the password in its first line, of which VNC takes eight bytes; `tls-cert` and `tls-key` are a certificate and its
+    /// key in PEM form, with which all goes through TLS
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH[,OPTION=FILE]...", value_parser = crate::vnc::parse)]
+    pub(crate) vnc: Option<crate::vnc::VncChoice>,
+    /// Whether other commands of this user can talk to the VM: `auto`, by a socket in $XDG_RUNTIME_DIR/husk, or `none`
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = values::control)]
+    pub(crate) control: values::Control,
     /// Where KVM is, for tests
     #[arg(long, hide = true, value_name = "FILE", default_value = engine_kvm::probe::DEVICE)]
     pub(crate) kvm_device: PathBuf,
@@ -139,6 +176,15 @@ Examples:
       starts with SeaBIOS, which boots the kernel
   husk run --serial stdio --serial file:second.log
       a second serial port, written to a file
+  husk run disk.qcow2
+      boots the system on this disk
+  husk run --cdrom debian.iso --disk new.qcow2,size=20G
+      a new disk for the system that this CD installs
+
+Formats of disks:
+  A disk without format= is what its first bytes show: raw, if they show nothing. As a guest writes what it likes into a
+  raw disk, it may not write the header of another format over one that was not told to be raw; and an image that names
+  other files of the host has to have the name of its format (.qcow2, .vmdk) or be told (format=qcow2).
 
 Keys, when standard input is a terminal:
   Ctrl-A x       stop the VM

@@ -4,8 +4,10 @@
 
 mod args;
 mod console;
+mod control;
 mod default_guest;
 mod doctor;
+mod drives;
 mod engines;
 mod failure;
 mod firmware;
@@ -16,6 +18,8 @@ mod run;
 mod size;
 mod stats;
 mod values;
+mod video;
+mod vnc;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -54,6 +58,7 @@ pub fn main() -> ExitCode {
     }
     let result = match args.verb {
         Verb::Run(run) => run::run(*run),
+        Verb::Running(verb) => control::run(verb),
         Verb::Img { verb } => img::run(&verb),
         Verb::Doctor { json, kvm_device } => doctor::run(json, &kvm_device),
         Verb::Completions { shell } => {

@@ -9,17 +9,21 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use base::{Interrupt, Interrupts, RawMode};
-use vm::{CharOut, Config, Cpus, Disk, Outcome, Payload, Supplies, Vm};
+use vm::{CharOut, Config, Cpus, Outcome, Payload, Supplies, Vm};
 
 use crate::args::Run;
 use crate::console::{self, Output};
+use crate::control;
 use crate::default_guest;
+use crate::drives;
 use crate::engines::{self, Chosen};
 use crate::failure::{BAD_INPUT, Failure, INTERNAL, cause};
 use crate::firmware;
 use crate::size;
 use crate::stats;
-use crate::values::{Destination, DiskFile, Firmware};
+use crate::values::{Control, Destination, Firmware};
+use crate::video;
+use crate::vnc;
 
 /// The exit code when the guest has failed.
 const GUEST_FAILED: u8 = 1;
@@ -56,6 +60,9 @@ pub(crate) fn run(args: Run) -> Result<ExitCode, Failure> {
     if raw.is_some() {
         output.put(b"Ctrl-A x stops the VM, Ctrl-A h shows all keys.\r\n");
     }
+    // Gone when the VM has ended.
+    let _place = open_control(&args, &vm, chosen.engine.name())?;
+    let _socket = args.vnc.as_ref().map(|choice| vnc::start(choice, &args.name, &vm)).transpose()?;
     vm.start().map_err(|e| failure(&e))?;
     if let Some(port) = first_stdio.and_then(|index| vm.serial(index)) {
         console::read_input(Arc::clone(&vm), port, Arc::clone(&output))?;
@@ -74,37 +81,70 @@ pub(crate) fn run(args: Run) -> Result<ExitCode, Failure> {
     tell(&args.name, outcome, cause, chosen.engine.name())
 }
 
+/// Opens the control socket, if there is to be one and can be.
+fn open_control(args: &Run, vm: &Arc<Vm>, engine: &'static str) -> Result<Option<control::Place>, Failure> {
+    if args.control == Control::None {
+        return Ok(None);
+    }
+    let mut place = match control::Place::take(&args.name) {
+        Ok(place) => place,
+        Err(control::NoPlace::Taken) => {
+            let fix = "take another name, or --control none";
+            return Err(Failure::input(format!("--name {}", args.name), "a VM of this name runs already", fix));
+        }
+        Err(control::NoPlace::Refused(folder, error)) => {
+            // The VM runs as well without.
+            tracing::info!("no control socket in {}: {}", folder.display(), cause(&error));
+            return Ok(None);
+        }
+    };
+    if let Some(listener) = place.listener() {
+        let refused = |e: io::Error| Failure::internal(format!("control socket: {}; try --control none", cause(&e)));
+        control::serve(listener, Arc::clone(vm), engine).map_err(refused)?;
+    }
+    tracing::info!("its name for other commands is {}", place.name());
+    Ok(Some(place))
+}
+
 fn serial_ports(args: &Run) -> &[Destination] {
     if args.serial.is_empty() { &[Destination::Stdio] } else { &args.serial }
 }
 
 /// Opens what the VM needs and builds it.
 fn build(args: &Run, output: &Arc<Output>) -> Result<(Vm, Chosen), Failure> {
-    if let Some(host) = base::memory_bytes().filter(|host| args.memory > *host) {
+    let drives = args.image.is_some() || !args.disk.is_empty() || !args.cdrom.is_empty();
+    let memory = args.memory.unwrap_or_else(|| usual_memory(drives && args.kernel.is_none()));
+    if let Some(host) = base::memory_bytes().filter(|host| memory > *host) {
         let cause = format!("the host has only {}", size::show(host));
-        return Err(Failure::input(format!("--memory {}", size::show(args.memory)), cause, "give the VM less"));
+        return Err(Failure::input(format!("--memory {}", size::show(memory)), cause, "give the VM less"));
     }
+    let board = args.machine.clone().unwrap_or_else(|| drives::board(args));
     let (kernel, initrd) = match &args.kernel {
         Some(kernel) => (Some(kernel.clone()), args.initrd.clone()),
-        None if args.firmware.is_some() || !args.disk.is_empty() => (None, None),
+        None if args.firmware.is_some() || drives => (None, None),
         None => {
             let guest = default_guest::find()?;
             (Some(guest.kernel), Some(args.initrd.clone().unwrap_or(guest.initrd)))
         }
     };
+    // Who gives a disk and no kernel wants to boot from it.
+    let firmware = args.firmware.as_ref().or(kernel.is_none().then_some(&Firmware::Bios));
+    let card = video::card(args.vga, firmware.is_some() || args.vnc.is_some());
+    let video_rom = firmware.filter(|_| card != vm::Video::None).and_then(video::rom);
     let config = Config {
         name: args.name.clone(),
-        board: args.machine.clone(),
+        board: board.clone(),
         cpus: Cpus {
             count: args.cpus,
             model: args.cpu.clone().unwrap_or_else(|| vm::DEFAULT_CPU_MODEL.to_owned()),
             // Who names no model has not asked for all that is in it.
             relaxed: args.cpu_relaxed || args.cpu.is_none(),
         },
-        memory: args.memory,
+        memory,
         append: args.append.clone().unwrap_or_else(|| default_append(args.kernel.is_none())),
         entry: args.entry,
         debug_exit: args.debug_exit,
+        video: card,
         on_reset: args.reboot,
         on_triple_fault: args.triple_fault,
         on_guest_panic: args.guest_panic,
@@ -112,23 +152,20 @@ fn build(args: &Run, output: &Arc<Output>) -> Result<(Vm, Chosen), Failure> {
     };
     let kernel = kernel.map(|path| open("kernel", &path)).transpose()?;
     let initrd = initrd.map(|path| open("initrd", &path)).transpose()?;
-    // Who gives a disk and no kernel wants to boot from it.
-    let from_disk = kernel.is_none().then_some(&Firmware::Bios);
-    let firmware = args.firmware.as_ref().or(from_disk).map(firmware::open).transpose()?;
-    if firmware.is_none() && !args.fw_cfg.is_empty() {
-        return Err(Failure::input(
-            "--fw-cfg",
-            "there is no firmware configuration without firmware",
-            "add --firmware bios",
-        ));
-    }
+    let variables_file = args.firmware_vars.as_deref();
+    let (firmware, variables) = match firmware {
+        Some(firmware) => firmware::open(firmware, variables_file).map(|(code, variables)| (Some(code), variables))?,
+        None => firmware::without(&args.fw_cfg, variables_file).map(|()| (None, None))?,
+    };
     let counted = args.stats || tracing::enabled!(tracing::Level::INFO);
     let chosen = engines::choose(&args.engine.0, counted, &args.kvm_device)?;
     let supplies = Supplies {
         firmware,
+        variables,
         kernel,
         initrd,
-        disks: disks(&args.disk)?,
+        disks: drives::open(args, &board)?,
+        video_rom,
         files: firmware::files(&args.fw_cfg)?,
         engine: Arc::clone(&chosen.engine),
         serial: serial_ports(args).iter().map(|port| destination(port, output)).collect::<Result<_, _>>()?,
@@ -177,15 +214,16 @@ fn failure(error: &vm::Error) -> Failure {
     Failure::new(error.to_string(), if error.is_input() { BAD_INPUT } else { INTERNAL })
 }
 
-/// Opens the disks.
-fn disks(files: &[DiskFile]) -> Result<Vec<Disk>, Failure> {
-    let open = |(file, n): (&DiskFile, usize)| {
-        let options =
-            disk::OpenOptions { format: file.format, read_only: file.read_only, ..disk::OpenOptions::new(&file.path) };
-        let image = disk::block_on(disk::open(options)).map_err(|error| Failure::new(error.to_string(), BAD_INPUT))?;
-        Ok(Disk { image, serial: format!("HUSK{n:04}") })
-    };
-    files.iter().zip(0..).map(open).collect()
+/// The memory of a VM for which none is named: a system on a disk wants more than a kernel with its initial RAM disk.
+fn usual_memory(system: bool) -> u64 {
+    const KERNEL: u64 = 512 << 20;
+    const SYSTEM: u64 = 2 << 30;
+    if !system {
+        return KERNEL;
+    }
+    // In whole MiB.
+    let quarter = base::memory_bytes().map_or(SYSTEM, |host| (host / 4) & !((1 << 20) - 1));
+    quarter.clamp(KERNEL, SYSTEM)
 }
 
 pub(crate) fn open(what: &str, path: &Path) -> Result<Payload, Failure> {

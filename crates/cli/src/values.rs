@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use disk::Format;
 use engine_soft::{SoftOptions, Translator};
 
 use crate::size;
@@ -31,11 +30,22 @@ pub(crate) enum Destination {
     File(PathBuf),
 }
 
+/// Whether other commands can talk to a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// By a socket in the user's own folder, if there can be one.
+    Auto,
+    /// They cannot.
+    None,
+}
+
 /// The firmware that the user asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Firmware {
     /// SeaBIOS, where it is found.
     Bios,
+    /// OVMF, where it is found.
+    Uefi,
     /// This image.
     File(PathBuf),
 }
@@ -58,37 +68,20 @@ pub(crate) enum FirmwareContent {
     Text(String),
 }
 
-/// A disk's image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DiskFile {
-    /// The file.
-    pub(crate) path: PathBuf,
-    /// Its format; by its first bytes if there is none.
-    pub(crate) format: Option<Format>,
-    /// It is not written to.
-    pub(crate) read_only: bool,
+/// A display.
+pub(crate) fn video(text: &str) -> Result<vm::Video, String> {
+    one_of(text, "display", &[("std", vm::Video::Std), ("none", vm::Video::None)])
 }
 
-/// `FILE[,format=FORMAT][,readonly]`.
-pub(crate) fn disk(text: &str) -> Result<DiskFile, String> {
-    let mut words = text.split(',');
-    let path = words.next().filter(|path| !path.is_empty()).ok_or("not a disk; give the file of its image")?;
-    let mut disk = DiskFile { path: path.into(), format: None, read_only: false };
-    for word in words {
-        match word.split_once('=') {
-            Some(("format", name)) => disk.format = Some(name.parse()?),
-            None if word == "readonly" => disk.read_only = true,
-            _ => return Err(format!("a disk has no option {word}; take format=FORMAT or readonly")),
-        }
-    }
-    Ok(disk)
-}
-
-/// `bios`, or the path of an image.
+/// `bios`, `uefi`, or the path of an image.
 pub(crate) fn firmware(text: &str) -> Result<Firmware, String> {
     match text {
         "bios" => Ok(Firmware::Bios),
-        "" => Err("not a firmware; take bios, or the path of an image".to_owned()),
+        "uefi" => Ok(Firmware::Uefi),
+        "uefi-secure" => {
+            Err("Secure Boot needs system-management mode, which the machine does not have; take uefi".to_owned())
+        }
+        "" => Err("not a firmware; take bios, uefi, or the path of an image".to_owned()),
         path => Ok(Firmware::File(path.into())),
     }
 }
@@ -196,12 +189,16 @@ pub(crate) fn guest_panic(text: &str) -> Result<vm::OnGuestPanic, String> {
     one_of(text, "action", &[("end", vm::OnGuestPanic::End), ("ignore", vm::OnGuestPanic::Ignore)])
 }
 
+pub(crate) fn control(text: &str) -> Result<Control, String> {
+    one_of(text, "way", &[("auto", Control::Auto), ("none", Control::None)])
+}
+
 pub(crate) fn name(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
+    if !text.is_empty() && !text.starts_with('.') && text.len() <= 64 && text.chars().all(good) {
         Ok(text.to_owned())
     } else {
-        Err("not a name; take 1 to 64 letters, digits, '-', '_' and '.'".to_owned())
+        Err("not a name; take 1 to 64 letters, digits, '-', '_' and '.', which does not come first".to_owned())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use devices::input::I8042;
+use devices::input::{I8042, MouseEvent};
 use machine::Effect;
 use testkit::rig::{Access, Probe};
 
@@ -16,6 +16,27 @@ impl Kbc {
     fn new() -> Self {
         let (irq1, irq12) = (Probe::new(), Probe::new());
         Self { kbc: I8042::build(irq1.line(), irq12.line()), irq1, irq12 }
+    }
+
+    fn press(&self, set1: &[u8]) -> bool {
+        self.kbc.lock().unwrap().press(set1)
+    }
+
+    fn release(&self, set1: &[u8]) {
+        self.kbc.lock().unwrap().release(set1);
+    }
+
+    fn mouse(&self, dx: i16, dy: i16, wheel: i16, buttons: u8) {
+        self.kbc.lock().unwrap().mouse(MouseEvent { dx, dy, wheel, buttons });
+    }
+
+    /// Sends bytes to the mouse; returns all that it has answered.
+    fn to_mouse(&self, bytes: &[u8]) -> Vec<u8> {
+        for byte in bytes {
+            self.command(0xd4);
+            self.data(*byte);
+        }
+        self.bytes()
     }
 
     fn command(&self, command: u8) {
@@ -73,15 +94,15 @@ fn tests_and_the_command_byte() {
 #[test]
 fn keys_are_translated_and_each_byte_is_an_edge() {
     let kbc = Kbc::new();
-    assert!(kbc.kbc.lock().unwrap().key(&[0x1e]));
-    assert!(kbc.kbc.lock().unwrap().key(&[0xe0, 0xc8]));
+    assert!(kbc.press(&[0x1e]));
+    kbc.release(&[0xe0, 0xc8]);
     assert_eq!(kbc.bytes(), [0x1e, 0xe0, 0xc8]);
     assert_eq!(kbc.irq1.rises(), 3);
     assert!(!kbc.irq1.is_high());
     kbc.command(0x60);
     kbc.data(0x05);
-    kbc.kbc.lock().unwrap().key(&[0x1e]);
-    kbc.kbc.lock().unwrap().key(&[0x9e]);
+    kbc.press(&[0x1e]);
+    kbc.release(&[0x9e]);
     assert_eq!(kbc.bytes(), [0x1c, 0xf0, 0x1c], "scan code set 2");
 }
 
@@ -90,8 +111,8 @@ fn all_keys_survive_the_way_there_and_back() {
     let kbc = Kbc::new();
     // 55h and beyond 58h are no keys of set 1 but for those of Japanese and Korean keyboards.
     for key in (1..=0x58).filter(|key| *key != 0x55) {
-        kbc.kbc.lock().unwrap().key(&[key]);
-        kbc.kbc.lock().unwrap().key(&[key | 0x80]);
+        kbc.press(&[key]);
+        kbc.release(&[key | 0x80]);
         assert_eq!(kbc.bytes(), [key, key | 0x80]);
     }
 }
@@ -115,18 +136,55 @@ fn keyboard_commands() {
     assert_eq!(answers(&[0x00]), [0xfa, 0x41]);
     assert_eq!(answers(&[0x01]), [0xfe], "no such command");
     assert_eq!(answers(&[0xf5]), [0xfa]);
-    kbc.kbc.lock().unwrap().key(&[0x1e]);
+    kbc.press(&[0x1e]);
     assert_eq!(answers(&[0xf4]), [0xfa], "not scanning");
-    kbc.kbc.lock().unwrap().key(&[0x1e]);
+    kbc.press(&[0x1e]);
     assert_eq!(kbc.bytes(), [0x1e]);
 }
 
 #[test]
-fn a_full_keyboard_drops_whole_keys() {
+fn a_full_keyboard_drops_whole_keys_and_has_room_again() {
     let kbc = Kbc::new();
-    let taken = (0..40).filter(|_| kbc.kbc.lock().unwrap().key(&[0xe0, 0x48])).count();
-    assert!((8..=9).contains(&taken));
-    assert!(kbc.bytes().chunks(2).all(|key| key == [0xe0, 0x48]));
+    let rung = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&rung);
+    kbc.kbc.lock().unwrap().on_all_keys_read(move || *count.lock().unwrap() += 1);
+    let taken = (0..400).filter(|_| kbc.press(&[0xe0, 0x48])).count();
+    assert!((16..100).contains(&taken), "{taken}");
+    (0..taken).for_each(|_| kbc.release(&[0xe0, 0xc8]));
+    assert!(!kbc.kbc.lock().unwrap().all_keys_read());
+    let mut read = Vec::new();
+    while kbc.status() & 1 != 0 {
+        assert_eq!(*rung.lock().unwrap(), 0);
+        read.push(kbc.kbc.in8(0, 0));
+    }
+    assert_eq!(read, [[0xe0, 0x48].repeat(taken), [0xe0, 0xc8].repeat(taken)].concat());
+    assert!(kbc.kbc.lock().unwrap().all_keys_read());
+    assert_eq!(*rung.lock().unwrap(), 1);
+    assert!(kbc.press(&[0x1e]));
+    assert_eq!(kbc.bytes(), [0x1e]);
+}
+
+#[test]
+fn commands_in_between_cost_no_key() {
+    let kbc = Kbc::new();
+    for key in [0x10, 0x11, 0x12] {
+        kbc.press(&[key]);
+        kbc.release(&[key | 0x80]);
+    }
+    assert_eq!(kbc.kbc.in8(0, 0), 0x10);
+    // Lights and rate, as a kernel sets them when it likes.
+    kbc.data(0xed);
+    kbc.data(0x02);
+    kbc.data(0xf3);
+    kbc.data(0x00);
+    let keys: Vec<_> = kbc.bytes().into_iter().filter(|byte| *byte != 0xfa).collect();
+    assert_eq!(keys, [0x90, 0x11, 0x91, 0x12, 0x92]);
+    // While the clock line is held, keys wait.
+    kbc.command(0xad);
+    kbc.press(&[0x1e]);
+    assert!(kbc.bytes().is_empty());
+    kbc.command(0xae);
+    assert_eq!(kbc.bytes(), [0x1e]);
 }
 
 #[test]
@@ -149,10 +207,61 @@ fn the_mouse_as_linux_probes_it() {
     assert_eq!(to_mouse(0xe1), [(0xfe, true)]);
     kbc.command(0x60);
     kbc.data(0x47);
-    kbc.kbc.lock().unwrap().pointer(3, -2, 1);
+    kbc.mouse(3, -2, 5, 1);
     assert!(kbc.irq12.is_high());
     assert_eq!(kbc.drain(), [(0x29, true), (3, true), (0xfe, true)]);
     assert_eq!((kbc.irq12.rises(), kbc.irq1.is_high()), (3, false));
+}
+
+#[test]
+fn a_mouse_becomes_one_with_a_wheel_and_one_with_five_buttons() {
+    let kbc = Kbc::new();
+    let identity = |kbc: &Kbc| kbc.to_mouse(&[0xf2])[1];
+    assert_eq!(identity(&kbc), 0);
+    kbc.to_mouse(&[0xf3, 200, 0xf3, 100, 0xf3, 80]);
+    assert_eq!(identity(&kbc), 3);
+    kbc.to_mouse(&[0xf6, 0xf4]);
+    kbc.mouse(1, 1, -1, 0);
+    assert_eq!(kbc.bytes(), [0x08, 1, 1, 0xff]);
+    kbc.mouse(0, 0, 20, 0);
+    assert_eq!(kbc.bytes(), [0x08, 0, 0, 7, 0x08, 0, 0, 7, 0x08, 0, 0, 6], "a large step comes in parts");
+    kbc.mouse(0, 0, 0, 0x10);
+    assert!(kbc.bytes().is_empty(), "it knows of three buttons");
+    kbc.to_mouse(&[0xf3, 200, 0xf3, 200, 0xf3, 80]);
+    assert_eq!(identity(&kbc), 4);
+    kbc.mouse(0, 0, -1, 0x09);
+    assert_eq!(kbc.bytes(), [0x09, 0, 0, 0x1f]);
+    kbc.to_mouse(&[0xff]);
+    assert_eq!(identity(&kbc), 0);
+}
+
+#[test]
+fn clicks_wait_and_motions_add_up() {
+    let kbc = Kbc::new();
+    kbc.to_mouse(&[0xf4]);
+    kbc.mouse(1, 0, 0, 0);
+    for _ in 0..3 {
+        kbc.mouse(10, -10, 0, 0);
+    }
+    kbc.mouse(0, 0, 0, 1);
+    kbc.mouse(0, 0, 0, 0);
+    kbc.mouse(300, 0, 0, 0);
+    let expected: [[u8; 3]; 5] = [[0x08, 1, 0], [0x28, 30, 0xe2], [0x09, 0, 0], [0x08, 255, 0], [0x08, 45, 0]];
+    assert_eq!(kbc.bytes(), expected.concat());
+    // However much is done with it, it is not more than can be told.
+    for n in 0..10_000u32 {
+        kbc.mouse(1, 1, 0, u8::from(n % 2 == 1));
+    }
+    let mut parts = 0;
+    while !kbc.drain().is_empty() {
+        parts += 1;
+        assert!(parts < 10, "a part is 100 bytes");
+    }
+    // Who does not report forgets.
+    kbc.to_mouse(&[0xf5]);
+    kbc.mouse(9, 9, 0, 0);
+    kbc.to_mouse(&[0xf4]);
+    assert!(kbc.bytes().is_empty());
 }
 
 #[test]

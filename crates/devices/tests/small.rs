@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use devices::chipset::{Ich9Lpc, PirqInputs, Port92, PostPort, Q35Mch};
+use devices::chipset::{HostBridge, IsaBridge, PirqInputs, Port92, PostPort};
 use devices::misc::{DebugExit, DebugPort, PanicEvent, Pvpanic};
 use machine::pci::PciFunction;
 use machine::{Effect, LineSink};
@@ -54,12 +54,12 @@ fn dword(function: &Mutex<impl PciFunction>, offset: u16) -> u32 {
 
 #[test]
 fn the_bridges_say_where_things_are() {
-    let mch = Q35Mch::new(0xb000_0000..0xc000_0000, None);
+    let mch = HostBridge::q35(0xb000_0000..0xc000_0000, None);
     assert_eq!((dword(&mch, 0), dword(&mch, 8) >> 8), (0x29c0_8086, 0x06_0000));
     assert_eq!((dword(&mch, 0x60), dword(&mch, 0x64)), (0xb000_0001, 0));
-    let small = Q35Mch::new(0xe000_0000..0xe400_0000, None);
+    let small = HostBridge::q35(0xe000_0000..0xe400_0000, None);
     assert_eq!(dword(&small, 0x60), 0xe000_0005, "64 buses");
-    let lpc = Ich9Lpc::new(0x600, Vec::new());
+    let lpc = IsaBridge::ich9(0x600, Vec::new());
     assert_eq!((dword(&lpc, 0), dword(&lpc, 8) >> 8), (0x2918_8086, 0x06_0100));
     assert_eq!((dword(&lpc, 0x40), dword(&lpc, 0x44) & 0xff), (0x601, 0x80));
     assert_eq!(dword(&lpc, 0x60), 0x8080_8080);
@@ -68,7 +68,7 @@ fn the_bridges_say_where_things_are() {
 #[test]
 fn pirqs_share_isa_lines_as_routed() {
     let probes: Vec<Probe> = (0..16).map(|_| Probe::new()).collect();
-    let lpc = Ich9Lpc::new(0x600, probes.iter().map(Probe::line).collect());
+    let lpc = IsaBridge::ich9(0x600, probes.iter().map(Probe::line).collect());
     let pirqs = PirqInputs::new(&lpc);
     let route = |register: u16, value: u8| {
         let _ = lpc.lock().unwrap().config_write(register, &[value]);

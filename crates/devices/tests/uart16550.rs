@@ -170,6 +170,28 @@ fn a_guest_that_drops_rts_gets_nothing() {
 }
 
 #[test]
+fn a_guest_without_rts_gets_it_when_it_looks_again_and_again() {
+    let uart = Uart::new();
+    uart.receive(b"ab");
+    // Looks between which it sends something are about the transmitter.
+    for _ in 0..40 {
+        assert_eq!(uart.read(5), 0x60);
+        uart.write(0, b'.');
+    }
+    let looks = (0..40).take_while(|_| uart.read(5) == 0x60).count();
+    assert_eq!((looks, uart.read(0)), (15, b'a'));
+    // What is echoed makes no difference.
+    uart.write(0, b'a');
+    uart.rig.advance(Duration::from_millis(1));
+    assert_eq!((uart.read(5), uart.read(0)), (0x61, b'b'));
+    // It starts the port anew: it waits once more.
+    uart.write(3, 3);
+    uart.receive(b"c");
+    uart.rig.advance(Duration::from_millis(1));
+    assert_eq!(uart.read(5), 0x60);
+}
+
+#[test]
 fn out2_lets_the_interrupt_through() {
     let uart = Uart::ready(0, 0x01);
     uart.write(4, 0x03);

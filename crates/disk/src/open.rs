@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::file::{Access, HostFile};
 use crate::image::{Image, read_at};
 use crate::import::Foreign;
+use crate::probed::{FIRST, LAST, ProbedRaw};
 use crate::qcow2::{self, Encryption, Qcow2};
 use crate::raw::Raw;
 
@@ -91,8 +92,9 @@ pub trait Unlock: Send + Sync {
 pub struct OpenOptions {
     /// The file.
     pub path: PathBuf,
-    /// Its format; by its first bytes when it is not told. A guest can write a header of another format into a raw disk,
-    /// and name any file of the host as its backing file there: who lets guests write tells the format.
+    /// Its format; by its first bytes when it is not told. A guest could write a header of another format into a raw disk,
+    /// and name any file of the host as its backing file there: such writes to a disk whose format was not told are
+    /// refused, but who can tells the format.
     pub format: Option<Format>,
     /// For reading only.
     pub read_only: bool,
@@ -130,7 +132,7 @@ impl OpenOptions {
 /// # Errors
 /// Refusals of the host.
 pub async fn probe(file: &dyn Image) -> Result<Format> {
-    let mut first = [0; 4096];
+    let mut first = [0; FIRST];
     read_at(file, 0, &mut first).await?;
     if qcow2::looks_like(&first) {
         return Ok(Format::Qcow2);
@@ -138,12 +140,12 @@ pub async fn probe(file: &dyn Image) -> Result<Format> {
     if first.starts_with(b"LUKS\xba\xbe") {
         return Ok(Format::Luks);
     }
-    let mut end = [0; 512];
+    let mut end = [0; LAST];
     let size = file.info().size;
     if size >= 1024 {
-        read_at(file, size - 512, &mut end).await?;
+        read_at(file, size - LAST as u64, &mut end).await?;
     }
-    let start = first.get(..size.min(4096) as usize).unwrap_or(&first);
+    let start = first.get(..size.min(FIRST as u64) as usize).unwrap_or(&first);
     Ok(match Foreign::probe(start, &end) {
         Some(Foreign::Vmdk) => Format::Vmdk,
         Some(Foreign::Vdi) => Format::Vdi,
@@ -183,6 +185,10 @@ async fn open_at(options: OpenOptions, chain: &mut Vec<PathBuf>) -> Result<Arc<d
         None => probe(&*file).await?,
     };
     match format {
+        // Who only reads it decides nothing.
+        Format::Raw if options.format.is_none() && access == Access::Write => {
+            Ok(Arc::new(ProbedRaw::new(Arc::new(Raw::new(file)))))
+        }
         Format::Raw => Ok(Arc::new(Raw::new(file))),
         Format::Qcow2 => open_qcow2(file, options, chain).await,
         Format::Luks => match &options.unlock {

@@ -76,9 +76,35 @@ impl Log {
         }
     }
 
+    /// Has the memory itself keep what the kernel has noted: slots that go take their notes along.
+    pub(crate) fn keep(&self, vm: &VmFd, slots: &Slots, memory: &GuestMemory) {
+        if !slots.is_logging() {
+            return;
+        }
+        for (slot, bits) in self.take_all(vm, slots) {
+            let pages = (0..slot.pages()).filter(|page| has(&bits, *page));
+            pages.for_each(|page| _ = memory.flags().written(slot.first + page as usize, 0, PAGE_SIZE as usize));
+        }
+    }
+
     /// The pages written since the last call, in order of address: by the guest, and by devices, whose writes only the
     /// memory itself knows. Forgets them.
     pub(crate) fn collect(&self, vm: &VmFd, slots: &Slots, memory: &GuestMemory) -> Vec<u64> {
+        let mut pages = Vec::new();
+        for (slot, mut bits) in self.take_all(vm, slots) {
+            for page in 0..slot.pages() {
+                if memory.flags().take_dirty(slot.first + page as usize) {
+                    ring::set(&mut bits, page);
+                }
+            }
+            let dirty = (0..slot.pages()).filter(|page| has(&bits, *page));
+            pages.extend(dirty.map(|page| slot.region.start.0 + page * PAGE_SIZE));
+        }
+        pages
+    }
+
+    /// What the kernel has noted of each slot, in order of address. It has forgotten it then.
+    fn take_all(&self, vm: &VmFd, slots: &Slots) -> Vec<(Slot, Vec<u64>)> {
         let mut ringed = Pages::new();
         let mut lost = false;
         if let Self::Rings(rings) = self {
@@ -86,14 +112,14 @@ impl Log {
             lost = rings.drain(vm, |number| slots.pages(number)).inspect_err(complain).is_err();
             ringed = rings.take();
         }
-        let mut sorted: Vec<_> = slots.list().iter().collect();
+        let mut sorted = slots.list().to_vec();
         sorted.sort_by_key(|slot| slot.region.start);
-        let mut pages = Vec::new();
+        let mut all = Vec::new();
         for slot in sorted {
             let mut bits = match self {
                 Self::Rings(_) => ringed.remove(&slot.number).unwrap_or_default(),
                 Self::Bitmaps { manual } if slot.can_log() && slots.is_logging() => {
-                    take(vm, slot, *manual).inspect_err(complain).unwrap_or_else(|_| {
+                    take(vm, &slot, *manual).inspect_err(complain).unwrap_or_else(|_| {
                         lost = true;
                         Vec::new()
                     })
@@ -104,26 +130,16 @@ impl Log {
                 // Not knowing, all of it may have been written.
                 bits = vec![u64::MAX; usize::try_from(slot.pages().div_ceil(64)).unwrap_or(0)];
             }
-            if let Some(first) = memory.host_page(slot.region.start) {
-                for page in 0..slot.pages() {
-                    if memory.flags().take_dirty(first.index + page as usize) {
-                        ring::set(&mut bits, page);
-                    }
-                }
-            }
-            for (n, word) in bits.into_iter().enumerate() {
-                let mut rest = word;
-                while rest != 0 {
-                    let page = n as u64 * 64 + u64::from(rest.trailing_zeros());
-                    rest &= rest - 1;
-                    if page < slot.pages() {
-                        pages.push(slot.region.start.0 + page * PAGE_SIZE);
-                    }
-                }
-            }
+            all.push((slot, bits));
         }
-        pages
+        all
     }
+}
+
+/// Whether the bit of a page is set.
+fn has(words: &[u64], page: u64) -> bool {
+    let word = usize::try_from(page / 64).ok().and_then(|word| words.get(word));
+    word.is_some_and(|word| word >> (page % 64) & 1 != 0)
 }
 
 fn complain(error: &impl std::fmt::Display) {

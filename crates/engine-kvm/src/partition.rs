@@ -172,7 +172,9 @@ impl Partition for KvmPartition {
 
     fn layout_changed(&self, mem: &GuestMemory) -> Result<()> {
         let mut memory = lock(&self.shared.memory);
-        lock(&self.shared.slots).follow(&self.shared.vm, mem)?;
+        let mut slots = lock(&self.shared.slots);
+        self.shared.log.keep(&self.shared.vm, &slots, &memory);
+        slots.follow(&self.shared.vm, mem)?;
         // Only now may the former memory go.
         *memory = mem.clone();
         Ok(())

@@ -15,6 +15,8 @@ pub(crate) struct Slot {
     pub(crate) region: Region,
     /// The address in this process.
     host: u64,
+    /// The index of its first page in the memory's flags.
+    pub(crate) first: usize,
 }
 
 impl Slot {
@@ -83,8 +85,8 @@ impl Slots {
         let wanted: Vec<Slot> = memory
             .regions()
             .filter_map(|region| {
-                let host = memory.host_page(region.start)?.ptr as u64;
-                Some(Slot { number: 0, region, host })
+                let page = memory.host_page(region.start)?;
+                Some(Slot { number: 0, region, host: page.ptr as u64, first: page.index })
             })
             .collect();
         let same = |a: &Slot, b: &Slot| (a.region, a.host) == (b.region, b.host);

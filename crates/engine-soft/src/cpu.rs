@@ -251,6 +251,10 @@ impl Cpu {
         self.stats.device_ticks += ticks().saturating_sub(start);
         self.slot.in_guest.store(in_guest, Ordering::SeqCst);
         self.serve_shootdown();
+        // The next instruction already sees the memory that the device has mapped.
+        if self.slot.pending().load(Ordering::Relaxed) & Pending::LAYOUT != 0 {
+            self.leave |= leave::BLOCK;
+        }
         result
     }
 

@@ -1,7 +1,7 @@
 //! What a device is to the machine.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Where an access falls in a device: one of the windows it was given on a bus, and the offset in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub struct Schema {
 }
 
 /// Guest-visible state as self-describing data.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State(pub serde_json::Value);
 
 /// Why a state cannot be saved or loaded.

@@ -1,10 +1,13 @@
 //! The regions of guest-physical memory and checked access to them.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{HUGE_PAGE, Mapping};
 
-use crate::switched::{Switched, Table};
+use crate::movable::Movable;
+use crate::store::{Store, StoreConfig, StorePlace};
+use crate::switched::Table;
 use crate::{Error, Gpa, PAGE_SIZE, PageFlags, Result};
 
 /// What a region is to the guest.
@@ -12,7 +15,7 @@ use crate::{Error, Gpa, PAGE_SIZE, PageFlags, Result};
 pub enum Kind {
     /// Memory that the guest reads and writes.
     Ram,
-    /// Memory that the guest reads; its writes go to the bus, where nobody listens.
+    /// Memory that the guest reads; its writes go to the bus.
     Rom,
 }
 
@@ -48,9 +51,49 @@ struct Shared {
     regions: Vec<(Region, u64)>,
     /// The largest of them, where most accesses go.
     main: (Region, u64),
-    /// The pages that are switched while the guest runs.
-    switched: Option<Table>,
+    /// What comes and goes while the guest runs.
+    stores: Vec<Held>,
+    /// Held by who moves a store. Nobody who looks for memory takes it.
+    moving: Mutex<()>,
     flags: PageFlags,
+}
+
+/// A store with what is seen of it.
+struct Held {
+    name: &'static str,
+    /// Where it lies in the mapping.
+    span: Range<u64>,
+    seen: Seen,
+}
+
+enum Seen {
+    Pages(Table),
+    Whole(Movable),
+}
+
+impl Seen {
+    #[inline]
+    fn locate(&self, at: u64) -> Option<(Kind, u64, u64)> {
+        match self {
+            Self::Pages(table) => table.locate(at),
+            Self::Whole(movable) => movable.locate(at),
+        }
+    }
+
+    fn regions(&self) -> Vec<Region> {
+        match self {
+            Self::Pages(table) => table.regions(),
+            Self::Whole(movable) => movable.region().into_iter().collect(),
+        }
+    }
+
+    /// The addresses that are taken by it.
+    fn taken(&self) -> Option<Range<u64>> {
+        match self {
+            Self::Pages(table) => Some(table.range.clone()),
+            Self::Whole(movable) => movable.region().map(|region| region.start.0..region.start.0 + region.len),
+        }
+    }
 }
 
 impl GuestMemory {
@@ -59,14 +102,15 @@ impl GuestMemory {
     /// # Errors
     /// [`Error::Layout`] for regions that are empty, unaligned or overlap; [`Error::Reserve`] when the host refuses.
     pub fn new(regions: &[Region]) -> Result<Self> {
-        Self::with_switched(regions, None)
+        Self::with_stores(regions, &[])
     }
 
-    /// As [`GuestMemory::new`], with a range beside `regions` whose pages are switched while the guest runs.
+    /// As [`GuestMemory::new`], with stores whose memory comes and goes while the guest runs.
     ///
     /// # Errors
-    /// As [`GuestMemory::new`]; [`Error::Layout`] also for a range that overlaps `regions` or is not of whole pages.
-    pub fn with_switched(regions: &[Region], switched: Option<&Switched>) -> Result<Self> {
+    /// As [`GuestMemory::new`]; [`Error::Layout`] also for stores and ranges that are empty or not of whole pages, a name
+    /// that is taken, and ranges that overlap `regions` or each other.
+    pub fn with_stores(regions: &[Region], stores: &[StoreConfig]) -> Result<Self> {
         let mut sorted = regions.to_vec();
         sorted.sort_by_key(|r| r.start);
         let mut placed = Vec::with_capacity(sorted.len());
@@ -86,14 +130,27 @@ impl GuestMemory {
             free_from = end;
             offset = offset.checked_add(region.len).ok_or(Error::Layout(region.start))?;
         }
-        let mut table = None;
-        if let Some(Switched { range, store }) = switched {
-            let free = placed.iter().all(|(r, _)| range.end <= r.start.0 || r.start.0 + r.len <= range.start);
-            let whole = [range.start, range.end, *store].iter().all(|n| n % PAGE_SIZE == 0);
-            let end = offset.checked_add(*store).filter(|_| free && whole && range.start < range.end);
-            let end = end.ok_or(Error::Layout(Gpa(range.start)))?;
-            table = Some(Table::new(range.clone(), offset..end));
-            offset = end;
+        let mut held: Vec<Held> = Vec::with_capacity(stores.len());
+        for StoreConfig { name, bytes, place } in stores {
+            let range = if let StorePlace::Pages(range) = place { range.clone() } else { 0..PAGE_SIZE };
+            let bad = || Error::Layout(Gpa(range.start));
+            let whole = [range.start, range.end, *bytes].iter().all(|n| n % PAGE_SIZE == 0);
+            let free = *place == StorePlace::Anywhere
+                || placed.iter().all(|(r, _)| range.end <= r.start.0 || r.start.0 + r.len <= range.start)
+                    && held.iter().filter_map(|other| other.seen.taken()).all(|other| apart(&range, &other));
+            if !whole || !free || *bytes == 0 || range.is_empty() || held.iter().any(|other| other.name == *name) {
+                return Err(bad());
+            }
+            if *bytes >= HUGE_PAGE as u64 {
+                offset = offset.checked_next_multiple_of(HUGE_PAGE as u64).ok_or_else(bad)?;
+            }
+            let span = offset..offset.checked_add(*bytes).ok_or_else(bad)?;
+            offset = span.end;
+            let seen = match place {
+                StorePlace::Pages(_) => Seen::Pages(Table::new(range, span.clone())),
+                StorePlace::Anywhere => Seen::Whole(Movable::new(span.clone())),
+            };
+            held.push(Held { name, span, seen });
         }
         let refused = |source| Error::Reserve { bytes: offset, source };
         let len = usize::try_from(offset).map_err(|_| refused(std::io::ErrorKind::OutOfMemory.into()))?;
@@ -101,7 +158,7 @@ impl GuestMemory {
         let flags = PageFlags::new(len / PAGE_SIZE as usize);
         let none = (Region { start: Gpa(0), len: 0, kind: Kind::Ram }, 0);
         let main = placed.iter().copied().max_by_key(|(region, _)| region.len).unwrap_or(none);
-        Ok(Self(Arc::new(Shared { mapping, regions: placed, main, switched: table, flags })))
+        Ok(Self(Arc::new(Shared { mapping, regions: placed, main, stores: held, moving: Mutex::default(), flags })))
     }
 
     /// Has the host back the memory with huge pages where it can, for an engine whose CPU walks the host's tables too.
@@ -112,46 +169,56 @@ impl GuestMemory {
     /// The regions in order of address, as they are now.
     pub fn regions(&self) -> impl Iterator<Item = Region> + use<> {
         let mut regions: Vec<_> = self.0.regions.iter().map(|(region, _)| *region).collect();
-        if let Some(table) = &self.0.switched {
-            regions.extend(table.regions());
+        if !self.0.stores.is_empty() {
+            regions.extend(self.0.stores.iter().flat_map(|store| store.seen.regions()));
             regions.sort_by_key(|region| region.start);
         }
         regions.into_iter()
     }
 
-    /// Switches the pages at the addresses `at` to offset `to` of the store of the [`Switched`] range, as this kind of
-    /// memory, or to nothing. The engine has to be told then: `engine::Partition::layout_changed`.
-    ///
-    /// # Errors
-    /// [`Error::Layout`] when a page is outside of the range or of its store.
-    pub fn switch(&self, at: std::ops::Range<u64>, to: Option<(u64, Kind)>) -> Result<()> {
-        let bad = Error::Layout(Gpa(at.start));
-        let done = self.0.switched.as_ref().is_some_and(|table| table.switch(at, to));
-        if done { Ok(()) } else { Err(bad) }
+    /// The store of this name.
+    #[must_use]
+    pub fn store(&self, name: &str) -> Option<Store> {
+        let index = self.0.stores.iter().position(|store| store.name == name)?;
+        Some(Store::new(self.clone(), index, self.0.stores.get(index)?.span.clone()))
     }
 
-    /// Reads the store of the [`Switched`] range at `offset`, wherever that is mapped.
-    ///
-    /// # Errors
-    /// [`Error::Hole`] when a byte is outside of the store.
-    pub fn read_store(&self, offset: u64, data: &mut [u8]) -> Result<()> {
-        let start = self.in_store(offset, data.len())?;
-        // SAFETY: `in_store` only gives ranges inside of the mapping. The guest may write the bytes meanwhile; they are
-        // copied as bytes, of which every value is valid.
+    /// Switches pages of a store. Returns false, with nothing changed, when that is not possible.
+    pub(crate) fn switch_store(&self, index: usize, at: Range<u64>, to: Option<(u64, Kind)>) -> bool {
+        let _moving = self.0.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(self.0.stores.get(index), Some(Held { seen: Seen::Pages(table), .. }) if table.switch(at, to))
+    }
+
+    /// Moves a store. Returns false, with the store seen nowhere, when it cannot be there.
+    pub(crate) fn place_store(&self, index: usize, at: Option<Gpa>) -> bool {
+        let _moving = self.0.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Held { seen: Seen::Whole(movable), .. }) = self.0.stores.get(index) else { return false };
+        movable.place(None);
+        let Some(at) = at else { return true };
+        let Some(range) = movable.range_at(at.0) else { return false };
+        let fixed = self.0.regions.iter().map(|(r, _)| r.start.0..r.start.0 + r.len);
+        let others = self.0.stores.iter().filter_map(|store| store.seen.taken());
+        let free = fixed.chain(others).all(|other| apart(&range, &other));
+        if free {
+            movable.place(Some(at.0));
+        }
+        free
+    }
+
+    /// Reads bytes of the mapping, which the caller has checked to be inside of it.
+    pub(crate) fn read_mapping(&self, start: usize, data: &mut [u8]) {
+        assert!(start.checked_add(data.len()).is_some_and(|end| end <= self.0.mapping.len()), "inside of the mapping");
+        // SAFETY: the range is inside of the mapping. The guest may write the bytes meanwhile; they are copied as bytes,
+        // of which every value is valid.
         unsafe { std::ptr::copy_nonoverlapping(self.0.mapping.as_ptr().add(start), data.as_mut_ptr(), data.len()) };
-        Ok(())
     }
 
-    /// Writes the store of the [`Switched`] range at `offset`, wherever that is mapped.
-    ///
-    /// # Errors
-    /// [`Error::Hole`] when a byte is outside of the store.
-    pub fn write_store(&self, offset: u64, data: &[u8]) -> Result<()> {
-        let start = self.in_store(offset, data.len())?;
-        // SAFETY: as in `read_store`.
+    /// Writes bytes of the mapping, which the caller has checked to be inside of it.
+    pub(crate) fn write_mapping(&self, start: usize, data: &[u8]) {
+        assert!(start.checked_add(data.len()).is_some_and(|end| end <= self.0.mapping.len()), "inside of the mapping");
+        // SAFETY: as in `read_mapping`.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), self.0.mapping.as_ptr().add(start), data.len()) };
         self.note_written(start, data.len());
-        Ok(())
     }
 
     /// Whether all `len` bytes at `at` are RAM, which a device may write to.
@@ -164,14 +231,6 @@ impl GuestMemory {
             at = at.saturating_add(left);
         }
         true
-    }
-
-    /// Where `len` bytes of the store lie in the mapping.
-    fn in_store(&self, offset: u64, len: usize) -> Result<usize> {
-        let store = self.0.switched.as_ref().map_or(0..0, |table| table.store.clone());
-        let start = store.start.checked_add(offset);
-        let fits = start.and_then(|start| start.checked_add(len as u64)).is_some_and(|end| end <= store.end);
-        start.filter(|_| fits).map(|start| start as usize).ok_or(Error::Hole { at: Gpa(offset), len })
     }
 
     /// Tells of `len` bytes at `offset` of the mapping that have been written.
@@ -274,8 +333,8 @@ impl GuestMemory {
             let inside = at.0.wrapping_sub(region.start.0);
             (inside < region.len).then(|| (region.kind, offset + inside, region.len - inside))
         };
-        let switched = || self.0.switched.as_ref().and_then(|table| table.locate(at.0));
-        look(&self.0.main).or_else(|| self.0.regions.iter().find_map(look)).or_else(switched)
+        let stores = || self.0.stores.iter().find_map(|store| store.seen.locate(at.0));
+        look(&self.0.main).or_else(|| self.0.regions.iter().find_map(look)).or_else(stores)
     }
 
     fn chunks(&self, at: Gpa, len: usize, mut each: impl FnMut(Kind, usize, std::ops::Range<usize>)) -> Result<()> {
@@ -290,6 +349,10 @@ impl GuestMemory {
         }
         Ok(())
     }
+}
+
+fn apart(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.end <= b.start || b.end <= a.start
 }
 
 impl std::fmt::Debug for GuestMemory {
@@ -337,12 +400,15 @@ mod tests {
 
     #[test]
     fn pages_are_switched_under_the_guest() {
-        let range = Switched { range: 0x1000..0x5000, store: 0x6000 };
-        let mem = GuestMemory::with_switched(&[ram(0, 0x1000), ram(0x8000, 0x2000)], Some(&range)).unwrap();
+        let config = StoreConfig::switched("shadow", 0x1000..0x5000, 0x6000);
+        let regions = [ram(0, 0x1000), ram(0x8000, 0x2000)];
+        let mem = GuestMemory::with_stores(&regions, std::slice::from_ref(&config)).unwrap();
+        let store = mem.store("shadow").unwrap();
+        assert!(mem.store("other").is_none());
         assert!(mem.host_page(Gpa(0x1000)).is_none() && mem.read(Gpa(0xffe), &mut [0; 4]).is_err());
-        mem.write_store(0x1ffe, &[1, 2, 3, 4]).unwrap();
-        mem.switch(0x1000..0x3000, Some((0x2000, Kind::Rom))).unwrap();
-        mem.switch(0x3000..0x4000, Some((0x1000, Kind::Ram))).unwrap();
+        store.write(0x1ffe, &[1, 2, 3, 4]).unwrap();
+        store.switch(0x1000..0x3000, Some((0x2000, Kind::Rom))).unwrap();
+        store.switch(0x3000..0x4000, Some((0x1000, Kind::Ram))).unwrap();
         assert_eq!(mem.read_array(Gpa(0x1000)).unwrap(), [3, 4]);
         assert_eq!(mem.read_array(Gpa(0x3ffe)).unwrap(), [1, 2]);
         let regions: Vec<_> = mem.regions().map(|r| (r.start.0, r.len, r.kind)).collect();
@@ -351,18 +417,62 @@ mod tests {
         assert!(mem.is_ram(Gpa(0x3000), 0x1000) && !mem.is_ram(Gpa(0x2fff), 2) && !mem.is_ram(Gpa(0x3fff), 2));
         assert!(mem.is_ram(Gpa(0x8000), 0x2000) && !mem.is_ram(Gpa(0x8000), 0x2001) && !mem.is_ram(Gpa(u64::MAX), 2));
         mem.write(Gpa(0x3000), &[9]).unwrap();
-        mem.switch(0x3000..0x4000, None).unwrap();
+        store.switch(0x3000..0x4000, None).unwrap();
         assert!(mem.write(Gpa(0x3000), &[9]).is_err());
         let mut kept = [0];
-        mem.read_store(0x1000, &mut kept).unwrap();
+        store.read(0x1000, &mut kept).unwrap();
         assert_eq!(kept, [9]);
         for (at, to) in
             [(0..0x1000, 0), (0x4000..0x6000, 0), (0x1000..0x3000, 0x5000), (0x1000..0x2000, 1), (0x1000..0x1800, 0)]
         {
-            assert!(mem.switch(at, Some((to, Kind::Ram))).is_err());
+            assert!(store.switch(at, Some((to, Kind::Ram))).is_err());
         }
-        assert!(mem.write_store(0x5fff, &[0; 2]).is_err() && mem.read_store(u64::MAX, &mut [0]).is_err());
-        assert!(GuestMemory::with_switched(&[region(0x1000, 0x1000)], Some(&range)).is_err());
+        assert!(store.write(0x5fff, &[0; 2]).is_err() && store.read(u64::MAX, &mut [0]).is_err());
+        assert!(store.place(Some(Gpa(0x10_0000))).is_err());
+        let refused = |configs: &[StoreConfig]| GuestMemory::with_stores(&[region(0x1000, 0x1000)], configs).is_err();
+        assert!(refused(std::slice::from_ref(&config)));
+        let other = |at| StoreConfig::switched("other", at, 0x1000);
+        assert!(refused(&[other(0x4000..0x6000), StoreConfig::switched("b", 0x5000..0x6000, 0x1000)]));
+        assert!(refused(&[StoreConfig::movable("a", 0x1001)]) && refused(&[StoreConfig::movable("a", 0)]));
+        assert!(refused(&[other(0x4000..0x4000)]) && refused(&[other(0x4000..0x5000), other(0x6000..0x7000)]));
+    }
+
+    #[test]
+    fn stores_are_moved_under_the_guest() {
+        let configs = [
+            StoreConfig::movable("a", 0x2000),
+            StoreConfig::switched("shadow", 0x4000..0x5000, 0x1000),
+            StoreConfig::movable("b", 0x1000),
+        ];
+        let mem = GuestMemory::with_stores(&[ram(0, 0x2000)], &configs).unwrap();
+        let [a, b] = ["a", "b"].map(|name| mem.store(name).unwrap());
+        assert_eq!((a.bytes(), mem.ram_bytes()), (0x2000, 0x2000));
+        a.write(0x1fff, &[7]).unwrap();
+        assert!(a.write(0x1fff, &[7, 8]).is_err() && b.read(0x1000, &mut [0]).is_err());
+        assert!(mem.read(Gpa(0x1_1fff), &mut [0]).is_err());
+        a.place(Some(Gpa(0x1_0000))).unwrap();
+        assert_eq!(mem.read_array(Gpa(0x1_1fff)).unwrap(), [7]);
+        assert!(mem.is_ram(Gpa(0x1_0000), 0x2000) && !mem.is_ram(Gpa(0x1_0000), 0x2001));
+        let page = mem.host_page(Gpa(0x1_1000)).unwrap();
+        assert!(mem.flags().take_dirty(page.index) && !mem.flags().take_dirty(page.index));
+        // It is what it was wherever it is seen, and there only.
+        a.place(Some(Gpa(0x8000_0000))).unwrap();
+        assert_eq!(mem.read_array(Gpa(0x8000_1fff)).unwrap(), [7]);
+        assert!(mem.host_page(Gpa(0x1_1000)).is_none());
+        mem.write(Gpa(0x8000_1ffe), &[9]).unwrap();
+        assert_eq!(mem.host_page(Gpa(0x8000_1000)).unwrap().index, page.index);
+        assert!(mem.flags().take_dirty(page.index));
+        let regions: Vec<_> = mem.regions().map(|r| (r.start.0, r.len)).collect();
+        assert_eq!(regions, [(0, 0x2000), (0x8000_0000, 0x2000)]);
+        // Not over RAM, over a range that is switched, over each other; not in the middle of a page, not at the end.
+        for taken in [0x1000, 0x3000, 0x4000, 0x1_0800, u64::MAX - 0xfff] {
+            assert!(a.place(Some(Gpa(taken))).is_err() && mem.regions().count() == 1, "{taken:#x}");
+        }
+        b.place(Some(Gpa(0x6000))).unwrap();
+        assert!(a.place(Some(Gpa(0x5000))).is_err() && a.place(Some(Gpa(0x7000))).is_ok());
+        assert!(a.switch(0x7000..0x8000, None).is_err());
+        a.place(None).unwrap();
+        assert!(mem.read(Gpa(0x7000), &mut [0]).is_err());
     }
 
     #[test]

@@ -3,15 +3,18 @@
 //! [`GuestMemory`] is a cheap handle that everybody shares. Devices and loaders use its checked
 //! [`GuestMemory::read`] and [`GuestMemory::write`]; engines also use host pointers ([`GuestMemory::host_page`]) and
 //! the per-page flags ([`PageFlags`]): which pages are dirty and which hold code that an engine has decoded.
+//! Memory that comes and goes while the guest runs, as behind a BAR, is in a [`Store`].
 //! The guest changes its memory at any time from any vCPU, so nothing here hands out references to it.
 
 mod flags;
 mod guest;
+mod movable;
+mod store;
 mod switched;
 
 pub use flags::{CODE_LINE, CodeListener, PageFlags, code_lines};
 pub use guest::{GuestMemory, HostPage, Kind, Region};
-pub use switched::Switched;
+pub use store::{Store, StoreConfig, StorePlace};
 
 /// The size of a page in bytes.
 pub const PAGE_SIZE: u64 = 4096;

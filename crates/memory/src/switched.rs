@@ -1,24 +1,16 @@
 //! Pages whose place in host memory is switched while the guest runs: the first megabyte of a PC with its shadow RAM.
+//! See [`crate::StoreConfig::switched`].
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Gpa, Kind, PAGE_SIZE, Region};
 
-/// A range of guest-physical addresses, page by page, and the host memory that its pages can be switched to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Switched {
-    /// The addresses, whole pages. Nothing is mapped there at first.
-    pub range: Range<u64>,
-    /// The amount of host memory to choose from, in bytes, whole pages.
-    pub store: u64,
-}
-
-/// What is at the pages of a [`Switched`] range now. Read without a lock, for CPUs look here at each miss of their TLBs.
+/// What is at the pages of a switched store's range now. Read without a lock, for CPUs look here at each miss of their TLBs.
 pub(crate) struct Table {
-    range: Range<u64>,
+    pub(crate) range: Range<u64>,
     /// Where the store starts in the mapping of the guest's memory, and its length.
-    pub(crate) store: Range<u64>,
+    store: Range<u64>,
     /// For each page its offset in the mapping and, in the low bits, [`RAM`] or [`ROM`]; [`NOTHING`] for none.
     pages: Box<[AtomicU64]>,
 }

@@ -204,7 +204,9 @@ fn linux_goes_on() {
         firmware: None,
         kernel: Some(file("vmlinuz")),
         initrd: Some(file("initrd")),
+        variables: None,
         disks: Vec::new(),
+        video_rom: None,
         files: Vec::new(),
         serial: vec![Box::new(move |bytes: &[u8]| {
             if watch {
@@ -253,7 +255,9 @@ fn start(engine: Arc<dyn Engine>) -> (Vm, Console) {
             firmware: None,
             kernel: Some(kernel()),
             initrd: None,
+            variables: None,
             disks: Vec::new(),
+            video_rom: None,
             files: Vec::new(),
             serial,
             debug: None,

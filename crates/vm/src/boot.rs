@@ -1,12 +1,16 @@
 //! What the guest starts with: a kernel put into memory, or firmware and what it is told.
 
+use std::ops::Range;
+
+use devices::video::Vga;
 use machine::acpi::{self, Contents};
+use machine::board::HIGH_RAM;
 use machine::firmware::{self, FirmwareRom, Items, KernelFiles};
 use machine::loader::{self, Entry, LoadError};
 use machine::{Board, smbios};
-use memory::GuestMemory;
+use memory::{GuestMemory, StoreConfig};
 
-use crate::{Config, Error, Payload};
+use crate::{Config, Error, Payload, Video};
 
 /// The largest firmware, and more than the files for it: they are held in memory.
 const FIRMWARE_LIMIT: u64 = 64 << 20;
@@ -20,13 +24,19 @@ pub(crate) struct Given {
     pub(crate) kernel: Option<Payload>,
     pub(crate) initrd: Option<Payload>,
     pub(crate) files: Vec<(String, Payload)>,
+    /// The name and the size in bytes of the firmware's variables.
+    pub(crate) variables: Option<(String, u64)>,
 }
+
+/// The name of the memory of the flash chip with the firmware's variables.
+pub(crate) const VARIABLES: &str = "variables";
 
 /// What is put into memory at power-on.
 pub(crate) struct Boot {
     start: Start,
     /// The memory is as [`Boot::load`] has left it.
     fresh: bool,
+    flash: Option<Range<u64>>,
 }
 
 enum Start {
@@ -44,16 +54,24 @@ impl Boot {
     ) -> Result<(Self, GuestMemory, Option<Items>), Error> {
         // A UUID of zeros: the VM has none (SMBIOS 3.7, 7.2.1).
         let identity = smbios::build(board, config.cpus.count, config.memory, [0; 16]);
+        let video = (config.video == Video::Std).then(Vga::store);
         let Some(mut image) = given.firmware else {
             let kernel = given.kernel.ok_or(Error::NothingToRun)?;
-            let memory = GuestMemory::new(&board.layout(config.memory))?;
+            let memory = GuestMemory::with_stores(&board.layout(config.memory), video.as_slice())?;
             let tables = acpi::build(board, contents)?;
             let start = Start::Kernel { kernel, initrd: given.initrd, tables, identity };
-            return Ok((Self { start, fresh: false }, memory, None));
+            return Ok((Self { start, fresh: false, flash: None }, memory, None));
         };
         let rom = FirmwareRom::new(&image.read(FIRMWARE_LIMIT)?)
             .map_err(|source| Error::Firmware { name: image.name().to_owned(), source })?;
-        let memory = rom.memory(board, config.memory)?;
+        let flash = given.variables.map(|(name, bytes)| {
+            let apart = || Error::VariablesApart { name, bytes, firmware: HIGH_RAM - rom.range().start };
+            rom.variables(bytes).ok_or_else(apart)
+        });
+        let flash = flash.transpose()?;
+        let variables = flash.clone().map(|at| StoreConfig::switched(VARIABLES, at.clone(), at.end - at.start));
+        let stores: Vec<_> = variables.into_iter().chain(video).collect();
+        let memory = rom.memory(board, config.memory, &stores)?;
         let (anchor, structures) = identity.split();
         let port = config.firmware_console && contents.serial_ports > 0;
         let mut items = Items::of(&firmware::Machine {
@@ -76,7 +94,12 @@ impl Boot {
             firmware::check_file_name(&name)?;
             items.file(&name, &file.read(FIRMWARE_LIMIT)?);
         }
-        Ok((Self { start: Start::Firmware(rom), fresh: false }, memory, Some(items)))
+        Ok((Self { start: Start::Firmware(rom), fresh: false, flash }, memory, Some(items)))
+    }
+
+    /// Where the flash chip with the firmware's variables is.
+    pub(crate) fn flash(&self) -> Option<Range<u64>> {
+        self.flash.clone()
     }
 
     /// Puts it into memory. Where a kernel is entered; firmware is at the reset vector.

@@ -39,6 +39,8 @@ pub struct Config {
     pub entry: EntryMode,
     /// Whether the guest has the port that ends the VM with an exit code, for tests.
     pub debug_exit: bool,
+    /// The display.
+    pub video: Video,
     /// What a reset of the machine does.
     pub on_reset: OnReset,
     /// What a triple fault does.
@@ -63,6 +65,7 @@ impl Default for Config {
             append: "console=ttyS0".into(),
             entry: EntryMode::default(),
             debug_exit: false,
+            video: Video::default(),
             on_reset: OnReset::default(),
             on_triple_fault: OnTripleFault::default(),
             on_guest_panic: OnGuestPanic::default(),
@@ -116,6 +119,17 @@ impl From<EntryMode> for loader::EntryMode {
             EntryMode::Pvh => Self::Pvh,
         }
     }
+}
+
+/// A display.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Video {
+    /// None.
+    #[default]
+    None,
+    /// A VGA with the Bochs display interface, on PCI.
+    Std,
 }
 
 /// What a reset of the machine does.

@@ -107,16 +107,79 @@ pub enum Error {
         /// What is wrong.
         source: RomError,
     },
+    /// What is to hold the firmware's variables is no variable store.
+    #[error(
+        "{name}: not a variable store; make one from the template that the firmware comes with, like OVMF_VARS_4M.fd"
+    )]
+    Variables {
+        /// The file's name.
+        name: String,
+    },
+    /// Firmware and variable store that are not of one kind.
+    #[error(
+        "{name}: {bytes} bytes of variables do not go with {firmware} bytes of firmware; take the template that the firmware comes with"
+    )]
+    VariablesApart {
+        /// The file of the variables.
+        name: String,
+        /// Their size in bytes.
+        bytes: u64,
+        /// The firmware's size in bytes.
+        firmware: u64,
+    },
+    /// The flash chip of the variables.
+    #[error("wiring: {0}")]
+    Flash(#[from] devices::flash::FlashError),
+    /// A file that holds the firmware's variables.
+    #[error("{0}")]
+    VariablesFile(#[from] disk::Error),
     /// A file of the firmware configuration.
     #[error("{0}")]
     FirmwareFile(#[from] FileNameError),
-    /// More disks than the board has places for.
-    #[error("{count} disks: board {board} has no room for them; board pc has places for 4 (--machine pc)")]
+    /// More disks than a bus has places for.
+    #[error("{count} disks: {bus} has places for {most}; connect the others otherwise (bus=)")]
     Disks {
         /// The number asked for.
         count: usize,
+        /// The bus.
+        bus: &'static str,
+        /// The most there can be.
+        most: usize,
+    },
+    /// IDE disks on a board without IDE.
+    #[error("board {board} has no IDE; connect the disk otherwise (bus=), or take board pc (--machine pc)")]
+    NoIde {
         /// The board.
         board: &'static str,
+    },
+    /// SATA disks on a board without SATA.
+    #[error("board {board} has no SATA; connect the disk otherwise (bus=), or take board q35 (--machine q35)")]
+    NoSata {
+        /// The board.
+        board: &'static str,
+    },
+    /// A drive for discs on a bus that has none.
+    #[error("virtio and scsi have no drives for CDs; connect it otherwise: bus=ide on board pc, bus=sata on board q35")]
+    NoCds,
+    /// No drive for discs has this serial number.
+    #[error("there is no drive {drive} for discs; those of this VM: {}", known.join(", "))]
+    NoDrive {
+        /// The serial number asked for.
+        drive: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// The guest holds the disc.
+    #[error("the guest has locked the tray of drive {drive}; have it let go of the disc, or force it")]
+    Locked {
+        /// The drive's serial number.
+        drive: String,
+    },
+    /// More PCI functions than there are places for.
+    #[error("the PCI bus has places for {most} devices; leave some out")]
+    Slots {
+        /// The most there can be.
+        most: u8,
     },
     /// A PCI function contradicts itself.
     #[error("wiring: {0}")]
@@ -168,8 +231,17 @@ impl Error {
             Self::Board(_)
             | Self::Firmware { .. }
             | Self::FirmwareFile(_)
+            | Self::Variables { .. }
+            | Self::VariablesApart { .. }
+            | Self::VariablesFile(_)
             | Self::NothingToRun
             | Self::Disks { .. }
+            | Self::NoIde { .. }
+            | Self::NoSata { .. }
+            | Self::NoCds
+            | Self::NoDrive { .. }
+            | Self::Locked { .. }
+            | Self::Slots { .. }
             | Self::Model(_)
             | Self::Beyond { .. }
             | Self::Cpus { .. }
@@ -179,7 +251,7 @@ impl Error {
             Self::Read { .. } | Self::TooLarge { .. } | Self::Load { .. } | Self::Reserve(_) | Self::Acpi(_) => true,
             Self::Engine(e) => matches!(e, engine::Error::Config(_)),
             Self::Overlap(_) | Self::Pci(_) | Self::Thread { .. } | Self::Started => false,
-            Self::NotRunning | Self::Move { .. } | Self::Config(_) => false,
+            Self::NotRunning | Self::Move { .. } | Self::Config(_) | Self::Flash(_) => false,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
 use devices::CharOut;
+use devices::optical::Tray;
+use display::Picture;
 use engine::{Engine, EngineConfig, Partition};
 use machine::loader::Entry;
 use machine::{Board, acpi};
@@ -16,11 +18,11 @@ use crate::config::MAX_SERIAL_PORTS;
 use crate::control::{Control, CpuStats, Job};
 use crate::cpu::{CpuSeat, panic_text};
 use crate::guest_panic::PanicTap;
-use crate::hardware::{Hardware, Outputs, lock};
+use crate::hardware::{Hardware, Outside, lock};
 use crate::model::cpu_model;
 use crate::pins::Pins;
 use crate::socket::Socket;
-use crate::{Config, Disk, Error, OnGuestPanic, Outcome, Payload, SerialPort};
+use crate::{Config, Disk, Error, OnGuestPanic, Outcome, Payload, SerialPort, Variables};
 
 /// What the caller has opened for a VM.
 pub struct Supplies {
@@ -28,12 +30,16 @@ pub struct Supplies {
     pub engine: Arc<dyn Engine>,
     /// The firmware; without it the kernel is entered by itself.
     pub firmware: Option<Payload>,
+    /// What holds the firmware's variables, where that has a flash chip of its own for them.
+    pub variables: Option<Variables>,
     /// The kernel; with firmware there may be none.
     pub kernel: Option<Payload>,
     /// The initial RAM disk.
     pub initrd: Option<Payload>,
     /// The disks, in the order of their places.
     pub disks: Vec<Disk>,
+    /// The ROM with which firmware uses the display; without it only the guest does.
+    pub video_rom: Option<Payload>,
     /// Files for firmware and guest by the firmware configuration, with their names there.
     pub files: Vec<(String, Payload)>,
     /// Where the serial ports' output goes: COM1, COM2...
@@ -88,6 +94,7 @@ impl Vm {
                 kernel: supplies.kernel,
                 initrd: supplies.initrd,
                 files: supplies.files,
+                variables: supplies.variables.as_ref().map(|all| (all.name().to_owned(), all.bytes())),
             },
         )?;
         let entry = Arc::new(Mutex::new(boot.load(&memory, board, &config)?));
@@ -101,15 +108,18 @@ impl Vm {
             let console = serial.remove(0);
             serial.insert(0, Box::new(PanicTap::new(console, Arc::clone(&control))));
         }
-        let outputs = Outputs { serial, debug: supplies.debug };
-        let hardware = Hardware::build(
-            board,
-            &config,
-            &partition,
-            (&memory, items.as_ref()),
-            (outputs, supplies.disks),
-            &control,
-        )?;
+        let outside = Outside {
+            partition: &partition,
+            memory: &memory,
+            items: items.as_ref(),
+            flash: boot.flash().zip(supplies.variables),
+            serial,
+            debug: supplies.debug,
+            disks: supplies.disks,
+            video_rom: supplies.video_rom,
+            control: &control,
+        };
+        let hardware = Hardware::build(board, &config, outside)?;
         let pins = Arc::new(Pins {
             ports: Arc::clone(&hardware.ports),
             mmio: Arc::clone(&hardware.mmio),
@@ -223,10 +233,32 @@ impl Vm {
         self.machine.control.wait()
     }
 
+    /// The memory.
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        &self.machine.memory
+    }
+
+    /// The trays of the drives for discs, by serial numbers.
+    pub(crate) fn trays(&self) -> &[(String, Arc<Tray>)] {
+        &self.machine.hardware.trays
+    }
+
     /// The outside end of a serial port, 0 for COM1.
     #[must_use]
     pub fn serial(&self, port: usize) -> Option<SerialPort> {
         self.machine.hardware.serial.get(port).cloned()
+    }
+
+    /// What the display shows, if there is one.
+    #[must_use]
+    pub fn picture(&self) -> Option<Arc<dyn Picture>> {
+        self.machine.hardware.picture.clone()
+    }
+
+    /// The keyboard and the pointer, from the outside.
+    #[must_use]
+    pub fn input(&self) -> Arc<dyn display::Input> {
+        Arc::clone(&self.machine.hardware.input) as _
     }
 
     /// What the engine has counted, for each CPU.

@@ -6,6 +6,7 @@
 mod chart;
 mod check;
 mod cpu;
+pub(crate) mod disk;
 mod footprint;
 mod json;
 pub(crate) mod kvm;

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::{print, size};
 
 /// The format of a name's ending.
-fn by_ending(path: &Path) -> Format {
+pub(crate) fn by_ending(path: &Path) -> Format {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
     match ending.as_str() {
         "raw" | "img" | "iso" => Format::Raw,

@@ -11,7 +11,7 @@ mod open;
 mod options;
 mod progress;
 mod resize;
-mod secret;
+pub(crate) mod secret;
 mod snapshot;
 mod target;
 mod values;
@@ -22,6 +22,8 @@ use std::process::ExitCode;
 use args::Img;
 
 use crate::failure::{BAD_INPUT, Failure, INTERNAL, cause};
+
+pub(crate) use make::by_ending;
 
 /// Does what the user asks for.
 pub(crate) fn run(verb: &Img) -> Result<ExitCode, Failure> {
@@ -40,7 +42,7 @@ pub(crate) fn run(verb: &Img) -> Result<ExitCode, Failure> {
 }
 
 /// An error of an image as a failure of the command: bad input, or one of the host.
-fn failed(error: &disk::Error) -> Failure {
+pub(crate) fn failed(error: &disk::Error) -> Failure {
     match error {
         disk::Error::Backing { path, cause } => {
             let Failure { code, .. } = failed(cause);

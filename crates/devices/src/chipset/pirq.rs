@@ -1,10 +1,8 @@
 //! The interrupt router of a south bridge: PCI interrupts become ISA ones, as its registers say (Intel PIIX3 datasheet,
 //! 290550, 2.2.5; Intel ICH9 datasheet, 316972, 13.1.12).
 
-use std::sync::{Arc, Mutex, PoisonError};
-
+use machine::Line;
 use machine::pci::ConfigSpace;
-use machine::{Line, LineSink};
 
 /// PIRQx_ROUT: not routed to an ISA interrupt.
 const NOT_ROUTED: u8 = 0x80;
@@ -60,27 +58,4 @@ impl PirqRouter {
 /// Timer, keyboard, cascade, RTC and coprocessor cannot be shared with PCI.
 fn allowed(irq: u8) -> bool {
     matches!(irq, 3..=7 | 9..=12 | 14 | 15)
-}
-
-/// A south bridge with a router.
-pub trait Routes: Send {
-    /// PIRQ number `pirq` has gone high or low.
-    fn set_pirq(&mut self, pirq: u32, high: bool);
-}
-
-/// The PIRQ inputs of a south bridge: 0 is PIRQA.
-pub struct PirqInputs(Arc<Mutex<dyn Routes>>);
-
-impl PirqInputs {
-    /// The inputs of `bridge`.
-    #[must_use]
-    pub fn new<B: Routes + 'static>(bridge: &Arc<Mutex<B>>) -> Arc<Self> {
-        Arc::new(Self(Arc::clone(bridge) as _))
-    }
-}
-
-impl LineSink for PirqInputs {
-    fn set_input(&self, input: u32, high: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_pirq(input, high);
-    }
 }

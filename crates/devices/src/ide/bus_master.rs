@@ -5,7 +5,7 @@ use memory::{Gpa, GuestMemory};
 use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
-use super::drive::{Request, SECTOR, error};
+use crate::block::Segment;
 
 /// The command register: start, and the direction: to memory.
 const START: u8 = 1;
@@ -67,57 +67,48 @@ impl BusMaster {
     pub(super) fn follow(&mut self, channel: &mut Channel, memory: &GuestMemory, allowed: bool) {
         if self.status & ACTIVE != 0
             && allowed
-            && let Some((request, write)) = channel.selected().and_then(|drive| drive.state.dma)
+            && let Some(drive) = channel.selected()
+            && let Some((len, write)) = drive.waiting_dma()
         {
-            let result = self.transfer(channel, memory, request, write);
+            // The direction has to be that of the command.
+            let fits = write == (self.command & TO_MEMORY == 0);
+            let segments = if fits { self.segments(memory, len) } else { None };
+            let asks = drive.move_dma(segments, memory);
+            channel.asks(asks);
+        }
+        if let Some(good) = channel.take_dma_done() {
             self.status &= !ACTIVE;
-            if result.is_err() {
+            if !good {
                 self.status |= ERROR;
             }
-            if let Some(drive) = channel.selected() {
-                drive.end(result);
-            }
-            channel.set_interrupt(true);
         }
         if std::mem::take(&mut channel.noted) {
             self.status |= INTERRUPT;
         }
     }
 
-    /// Moves the data of a whole request.
-    fn transfer(&self, channel: &mut Channel, memory: &GuestMemory, request: Request, write: bool) -> Result<(), u8> {
-        // The direction has to be that of the command.
-        let drive = channel.selected().filter(|_| write == (self.command & TO_MEMORY == 0)).ok_or(error::ABORTED)?;
-        let mut at = request.first * SECTOR as u64;
-        let end = at + u64::from(request.count) * SECTOR as u64;
-        let mut bytes = Vec::new();
+    /// The stretches of memory that the table names, `len` bytes in all; `None` when it has less room.
+    fn segments(&self, memory: &GuestMemory, len: u64) -> Option<Vec<Segment>> {
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut left = len;
         for n in 0..MOST_REGIONS {
-            let entry = memory.read_array::<8>(Gpa(u64::from(self.table) + 8 * n)).map_err(|_| error::ABORTED)?;
+            let entry = memory.read_array::<8>(Gpa(u64::from(self.table) + 8 * n)).ok()?;
             let [a, b, c, d, e, f, g, h] = entry;
-            let (base, len) = (u32::from_le_bytes([a, b, c, d]) & !1, u32::from_le_bytes([e, f, g, h]));
+            let (base, size) = (u32::from_le_bytes([a, b, c, d]) & !1, u32::from_le_bytes([e, f, g, h]));
             // Zero stands for 64 KiB; lengths are even.
-            let size = u64::from(if len & 0xfffe == 0 { 0x1_0000 } else { len & 0xfffe }).min(end - at);
-            bytes.resize(size as usize, 0);
-            let place = Gpa(base.into());
-            if write {
-                memory.read(place, &mut bytes).map_err(|_| error::ABORTED)?;
-                drive.write(at, &bytes)?;
-            } else {
-                drive.read(at, &mut bytes)?;
-                if !memory.is_ram(place, size) {
-                    return Err(error::ABORTED);
-                }
-                memory.write(place, &bytes).map_err(|_| error::ABORTED)?;
+            let now = u64::from(if size & 0xfffe == 0 { 0x1_0000 } else { size & 0xfffe }).min(left);
+            match segments.last_mut() {
+                Some(last) if last.at.0 + last.len == u64::from(base) => last.len += now,
+                _ => segments.push(Segment { at: Gpa(base.into()), len: now }),
             }
-            at += size;
-            if at == end {
-                return Ok(());
+            left -= now;
+            if left == 0 {
+                return Some(segments);
             }
-            if len & LAST != 0 {
+            if size & LAST != 0 {
                 break;
             }
         }
-        // The table has less room than the request.
-        Err(error::ABORTED)
+        None
     }
 }

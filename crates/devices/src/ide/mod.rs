@@ -1,12 +1,9 @@
-//! ATA disks behind the IDE function of a south bridge (INCITS 397-2005, *ATA/ATAPI-7*, volumes 1 and 2; *Programming
+//! ATA and ATAPI drives behind the IDE function of a south bridge (INCITS 397-2005, *ATA/ATAPI-7*, volumes 1 and 2; *Programming
 //! Interface for Bus Master IDE Controller* 1.0).
 
 mod bus_master;
 mod channel;
-mod commands;
 mod drive;
-mod identify;
 mod piix;
 
-pub use drive::IdeDisk;
 pub use piix::{IdePorts, Piix3Ide};

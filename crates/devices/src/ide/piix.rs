@@ -1,16 +1,17 @@
 //! The IDE function of the PIIX3, PCI function 0:1.1 (Intel 82371SB PIIX3 datasheet, 290550, 2.3).
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use machine::pci::{Bar, BarKind, ConfigError, ConfigSpace, ConfigState, Identity, PciFunction};
 use machine::{At, Device, Drained, Effect, Line, Schema, Shared, Snapshot, State, StateError};
 use memory::GuestMemory;
 use serde::{Deserialize, Serialize};
 
-use super::IdeDisk;
 use super::bus_master::BusMaster;
 use super::channel::{Channel, ChannelState};
+use super::drive::IdeDrive;
+use crate::ata::AtaUnit;
 use crate::regs::{decode, read_bytes, require};
 
 /// Timing of the two channels; the highest bit of each enables its ports.
@@ -37,8 +38,6 @@ struct IdeState {
 }
 
 /// The function. Windows: 4 the bus masters, 16 ports; 8 and 10 the command blocks, 9 and 11 the control ports.
-///
-/// The image does its work while the CPU that has asked waits.
 pub struct Piix3Ide {
     config: ConfigSpace,
     channels: [Channel; 2],
@@ -50,12 +49,12 @@ impl Piix3Ide {
     /// The number of the first fixed window.
     pub const FIRST_WINDOW: u8 = 8;
 
-    /// The function with these disks, primary master first, whose channels interrupt by `lines`.
+    /// The function with these drives, primary master first, whose channels interrupt by `lines`.
     ///
     /// # Errors
     /// None for the BARs that it has.
     pub fn new(
-        disks: [Option<IdeDisk>; 4],
+        units: [Option<AtaUnit>; 4],
         lines: [Line; 2],
         memory: GuestMemory,
     ) -> Result<Shared<Self>, ConfigError> {
@@ -68,11 +67,37 @@ impl Piix3Ide {
         }
         // The ports of a PC answer whatever the command register says, once they are enabled here.
         config.seal();
-        let [a, b, c, d] = disks;
+        let [a, b, c, d] = units;
         let [first, second] = lines;
         let channels = [Channel::new([a, b], first), Channel::new([c, d], second)];
         let masters = [BusMaster::default(); 2];
-        Ok(Arc::new(Mutex::new(Self { config, channels, masters, memory })))
+        let ide = Arc::new(Mutex::new(Self { config, channels, masters, memory }));
+        let weak = Arc::downgrade(&ide);
+        let finished = move || {
+            if let Some(ide) = weak.upgrade() {
+                ide.lock().unwrap_or_else(PoisonError::into_inner).take_finished();
+            }
+        };
+        for drive in ide.lock().unwrap_or_else(PoisonError::into_inner).drives() {
+            drive.on_finished(finished.clone());
+        }
+        Ok(ide)
+    }
+
+    fn drives(&self) -> impl Iterator<Item = &IdeDrive> {
+        self.channels.iter().flat_map(|channel| &channel.drives).flatten()
+    }
+
+    /// Goes on with what has finished.
+    fn take_finished(&mut self) {
+        self.channels.iter_mut().for_each(Channel::take_finished);
+        self.follow();
+    }
+
+    /// Waits until nothing is under way.
+    fn settle(&mut self) {
+        self.channels.iter_mut().for_each(Channel::settle);
+        self.follow();
     }
 
     /// The channel and whether it is its control port, of a fixed window that is enabled.
@@ -153,6 +178,7 @@ impl Device for Piix3Ide {
     }
 
     fn pause(&mut self) -> Drained {
+        self.settle();
         Drained
     }
 
@@ -161,10 +187,11 @@ impl Device for Piix3Ide {
 
 impl Snapshot for Piix3Ide {
     fn schema(&self) -> Schema {
-        Schema { name: "piix3-ide", version: 1 }
+        Schema { name: "piix3-ide", version: 2 }
     }
 
     fn save(&mut self) -> Result<State, StateError> {
+        self.settle();
         let [first, second] = &self.channels;
         let channels = [first.state(), second.state()];
         State::of(&IdeState { config: self.config.state(), channels, masters: self.masters })

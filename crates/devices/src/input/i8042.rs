@@ -8,7 +8,8 @@ use machine::{At, Device, Drained, Effect, Line, Schema, Shared, Snapshot, State
 use serde::{Deserialize, Serialize};
 
 use super::ps2_keyboard::{Keyboard, SET2_TO_SET1};
-use super::ps2_mouse::Mouse;
+use super::ps2_mouse::{Mouse, MouseEvent};
+use super::waiting::Waiting;
 use crate::regs::{decode, read_bytes, require, write_bytes};
 
 /// Bits of the status register.
@@ -59,6 +60,8 @@ struct I8042State {
 /// started without any.
 pub struct I8042 {
     state: I8042State,
+    /// What the guest has not been offered yet.
+    waiting: Waiting,
     irq1: Line,
     irq12: Line,
 }
@@ -67,7 +70,7 @@ impl I8042 {
     /// The controller with the lines of keyboard and mouse.
     #[must_use]
     pub fn build(irq1: Line, irq12: Line) -> Shared<Self> {
-        Arc::new(Mutex::new(Self { state: Self::power_on(), irq1, irq12 }))
+        Arc::new(Mutex::new(Self { state: Self::power_on(), waiting: Waiting::default(), irq1, irq12 }))
     }
 
     fn power_on() -> I8042State {
@@ -86,18 +89,37 @@ impl I8042 {
         }
     }
 
-    /// A key goes down or up: its bytes of scan code set 1 (`[1e]`, `[9e]`, `[e0, 48]`). Returns whether the keyboard had
-    /// room for it.
-    pub fn key(&mut self, set1: &[u8]) -> bool {
-        let taken = self.state.keyboard.key(set1);
+    /// A key goes down: its bytes of scan code set 1 (`[1e]`, `[e0, 48]`). It waits until the guest has read those before
+    /// it; returns whether there was room for that.
+    pub fn press(&mut self, set1: &[u8]) -> bool {
+        let taken = self.waiting.press(set1);
         self.update();
         taken
     }
 
-    /// The mouse is moved, right and up positive, with these buttons down (bit 0 left, 1 right, 2 middle).
-    pub fn pointer(&mut self, dx: i16, dy: i16, buttons: u8) {
-        self.state.mouse.pointer(dx, dy, buttons);
+    /// A key that was taken goes up: its bytes of scan code set 1 (`[9e]`, `[e0, c8]`). There is always room for that.
+    pub fn release(&mut self, set1: &[u8]) {
+        self.waiting.release(set1);
         self.update();
+    }
+
+    /// Something is done with the mouse.
+    pub fn mouse(&mut self, event: MouseEvent) {
+        self.waiting.mouse(event);
+        self.update();
+    }
+
+    /// `bell` is called whenever the guest has read all keys. It must not call back.
+    pub fn on_all_keys_read(&mut self, bell: impl Fn() + Send + 'static) {
+        self.waiting.on_all_read(Box::new(bell));
+    }
+
+    /// Whether the guest has read all keys.
+    #[must_use]
+    pub fn all_keys_read(&self) -> bool {
+        let state = &self.state;
+        let in_buffer = matches!(state.output, Some((_, Source::Keyboard)));
+        !in_buffer && state.keyboard.queue.is_empty() && !self.waiting.has_keys()
     }
 
     /// The keyboard's lights: bit 0 scroll lock, bit 1 num lock, bit 2 caps lock.
@@ -140,13 +162,28 @@ impl I8042 {
             return Some(answer);
         }
         let control = self.control();
-        let state = &mut self.state;
-        let keyboard = if control & KEYBOARD_DISABLED == 0 { state.keyboard.queue.pop() } else { None };
-        if let Some(byte) = keyboard {
-            return Some((byte, Source::Keyboard));
+        let Self { state, waiting, .. } = self;
+        if control & KEYBOARD_DISABLED == 0 {
+            // One key at a time, so that a command of the guest in between costs at most one.
+            while state.keyboard.queue.is_empty()
+                && let Some(key) = waiting.next_key()
+            {
+                state.keyboard.key(&key);
+            }
+            if let Some(byte) = state.keyboard.queue.pop() {
+                return Some((byte, Source::Keyboard));
+            }
         }
-        let mouse = if control & AUX_DISABLED == 0 { state.mouse.queue.pop() } else { None };
-        mouse.map(|byte| (byte, Source::Aux))
+        if control & AUX_DISABLED == 0 {
+            state.mouse.report();
+            while state.mouse.queue.is_empty()
+                && let Some(event) = waiting.next_mouse()
+            {
+                state.mouse.event(event);
+            }
+            return state.mouse.queue.pop().map(|byte| (byte, Source::Aux));
+        }
+        None
     }
 
     /// Set 2 to set 1; the prefix of a released key becomes bit 7 of what follows.
@@ -174,14 +211,14 @@ impl I8042 {
     }
 
     fn read_data(&mut self) -> u8 {
-        let byte = match self.state.output.take() {
-            Some((byte, _)) => byte,
-            None => 0,
-        };
+        let (byte, source) = self.state.output.take().unwrap_or((0, Source::Controller));
         // The lines fall before the next byte raises them, so that each byte is an edge.
         self.irq1.set(false);
         self.irq12.set(false);
         self.update();
+        if source == Source::Keyboard && self.all_keys_read() {
+            self.waiting.ring();
+        }
         byte
     }
 
@@ -267,6 +304,7 @@ impl Device for I8042 {
 
     fn reset(&mut self) {
         self.state = Self::power_on();
+        self.waiting.clear();
         self.update();
     }
 

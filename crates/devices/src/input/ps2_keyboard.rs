@@ -62,6 +62,8 @@ impl Keyboard {
 
     /// A byte from the host.
     pub(super) fn write(&mut self, byte: u8) {
+        // Commands that begin anew throw away what was typed before; others do not.
+        let anew = self.command.is_none() && matches!(byte, 0xf4..=0xf6 | 0xff);
         let answer: &[u8] = match (self.command.take(), byte) {
             (Some(0xed), leds @ 0..0x80) => {
                 self.leds = leds & 7;
@@ -106,7 +108,11 @@ impl Keyboard {
             }
             _ => &[RESEND],
         };
-        self.queue.answer(answer);
+        if anew {
+            self.queue.answer(answer);
+        } else {
+            self.queue.answer_first(answer);
+        }
     }
 
     /// A key goes down or up, as its bytes of set 1. Returns whether there was room.

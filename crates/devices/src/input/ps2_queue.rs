@@ -22,6 +22,18 @@ impl Queue {
         self.bytes.extend(bytes.iter().take(ROOM));
     }
 
+    /// Answers to a command that come before what waits, unless there is no room for both.
+    pub(super) fn answer_first(&mut self, bytes: &[u8]) {
+        if self.bytes.len() + bytes.len() > ROOM {
+            return self.answer(bytes);
+        }
+        bytes.iter().rev().for_each(|byte| self.bytes.push_front(*byte));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// Adds a packet, if all of it fits. Returns whether it did.
     pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
         let fits = self.bytes.len() + bytes.len() <= ROOM;

@@ -75,10 +75,14 @@ struct Uart16550State {
     empty_pending: bool,
 }
 
+/// Who reads the line status so often with nothing to send waits for characters.
+const PATIENCE: u8 = 16;
+
 /// The port. Window 0: its registers (8 bytes).
 ///
 /// What the guest sends goes out at once. What it is to receive waits in a queue on the host's side and follows into
-/// the FIFO as there is room and the guest raises RTS; nothing of it is lost. A FIFO that holds less than
+/// the FIFO as there is room and the guest raises RTS, or reads the line status again and again, as firmware does that
+/// knows no RTS; nothing of it is lost. A FIFO that holds less than
 /// its trigger level counts as timed out at once.
 pub struct Uart16550 {
     state: Uart16550State,
@@ -88,6 +92,8 @@ pub struct Uart16550 {
     queue: VecDeque<u16>,
     /// When the line is free for the next characters.
     line_free: u64,
+    /// How often the line status has been read since anything was written, up to [`PATIENCE`].
+    looks: u8,
     /// [`Uart16550::receive`] had to refuse something.
     refused: bool,
     drained: Option<Box<dyn Fn() + Send + Sync>>,
@@ -106,6 +112,7 @@ impl Uart16550 {
                 timer,
                 queue: VecDeque::new(),
                 line_free: 0,
+                looks: 0,
                 refused: false,
                 drained: None,
             })
@@ -168,7 +175,8 @@ impl Uart16550 {
     /// Moves characters from the queue into the FIFO, at the pace of the line.
     fn feed(&mut self) {
         // What is typed before the guest has opened the port waits too: a driver empties the FIFO when it starts.
-        let held = self.state.mcr & (MCR_LOOP | MCR_RTS) != MCR_RTS;
+        let opened = self.state.mcr & MCR_RTS != 0 || self.looks == PATIENCE;
+        let held = self.state.mcr & MCR_LOOP != 0 || !opened;
         let room = self.capacity().saturating_sub(self.state.fifo.len());
         let count = if held { 0 } else { room.min(self.queue.len()) };
         let now = self.timer.now().0;
@@ -302,7 +310,15 @@ impl Uart16550 {
             }
             3 => self.state.lcr,
             4 => self.state.mcr,
-            5 => self.read_line_status(),
+            5 => {
+                if self.looks < PATIENCE {
+                    self.looks += 1;
+                    if self.looks == PATIENCE {
+                        self.feed();
+                    }
+                }
+                self.read_line_status()
+            }
             6 => {
                 let msr = self.state.msr;
                 self.state.msr &= 0xf0;
@@ -356,6 +372,10 @@ impl Device for Uart16550 {
     fn write(&mut self, at: At, data: &[u8]) -> Effect {
         write_bytes(at, data, |offset, value| {
             self.write_register(offset, value);
+            // Who waits for characters writes nothing but what echoes them.
+            if offset != 0 || self.looks < PATIENCE {
+                self.looks = 0;
+            }
             if matches!(offset, 2 | 4) {
                 self.feed();
             }
@@ -366,6 +386,7 @@ impl Device for Uart16550 {
 
     fn reset(&mut self) {
         self.state = Self::power_on();
+        self.looks = 0;
         // Who typed it meant the system that is gone.
         self.queue.clear();
         self.feed();

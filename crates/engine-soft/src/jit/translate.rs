@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use iced_x86::{Instruction, Mnemonic};
-use memory::{Gpa, Kind as MemoryKind, code_lines};
+use memory::{Gpa, code_lines};
 
 use super::CELLS;
 use super::cache::{Block, Exit, Key, NONE, PageCopy, Point, reserve};
@@ -59,9 +59,8 @@ impl Cpu {
 
     fn translate_from(&mut self, source: &mut PageCopy, lin: u64, phys: u64, mode: u8) -> Exec<Option<u32>> {
         let memory = self.shared.memory.clone();
-        let Some(host) = memory.host_page(Gpa(phys)).filter(|page| page.kind == MemoryKind::Ram) else {
-            return Ok(None);
-        };
+        // ROM too: its bytes change in the ways those of RAM do, but for the guest's own stores.
+        let Some(host) = memory.host_page(Gpa(phys)) else { return Ok(None) };
         let start = phys & !(PAGE - 1);
         let offset = (phys & (PAGE - 1)) as usize;
         let key = Key { phys, rip: self.rip, mode };
@@ -105,8 +104,7 @@ impl Cpu {
                 }
                 let tail = self.translate_fetch_at((lin | 0xfff).wrapping_add(1))?;
                 let mut more = [0; 15];
-                let in_ram = |at| memory.host_page(Gpa(at)).is_some_and(|page| page.kind == MemoryKind::Ram);
-                if !in_ram(tail) || memory.read(Gpa(tail), &mut more).is_err() {
+                if memory.host_page(Gpa(tail)).is_none() || memory.read(Gpa(tail), &mut more).is_err() {
                     return Ok(None);
                 }
                 bytes.to_mut().extend_from_slice(&more);

@@ -29,7 +29,7 @@ use self::walk::Walk;
 use crate::cpu::{Cpu, Exec, leave};
 
 /// The width of a physical address: what CPUID tells, and beyond which page-table bits are reserved.
-pub(crate) const PHYS_BITS: u8 = 46;
+pub(crate) const PHYS_BITS: u8 = 40;
 
 const PHYS_MASK: u64 = (1 << PHYS_BITS) - 1;
 const PAGE: u64 = 4096;
@@ -45,7 +45,7 @@ pub(crate) enum Access {
 /// Where a linear address leads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
-    /// Memory: the host address of the byte, the index of its page, and whether writes go to memory.
+    /// Memory: the host address of the byte, the index of its page, and whether it is RAM; a write never leads to ROM.
     Ram { host: *mut u8, page: usize, writable: bool },
     /// The bus.
     Bus(u64),
@@ -240,6 +240,9 @@ impl Cpu {
             return self.on_the_bus(walk.phys);
         }
         let ram = page.kind == Kind::Ram;
+        if access == Access::Write && !ram {
+            return self.on_the_bus(walk.phys);
+        }
         if let Some(journal) = &mut self.journal
             && access == Access::Write
             && ram

@@ -123,6 +123,17 @@ impl Items {
         self.file("bootorder", &list);
     }
 
+    /// Adds to that order, behind what it has.
+    pub fn add_boot_order(&mut self, paths: &[String]) {
+        if paths.is_empty() {
+            return;
+        }
+        let before = self.files.get("bootorder").map(|list| String::from_utf8_lossy(list).into_owned());
+        let before = before.as_deref().unwrap_or_default().trim_end_matches('\0');
+        let paths: Vec<String> = before.lines().map(str::to_owned).chain(paths.iter().cloned()).collect();
+        self.boot_order(&paths);
+    }
+
     /// The directory of the files as the guest reads it: a count, then size, number and name of each, big-endian.
     #[must_use]
     pub fn directory(&self) -> Vec<u8> {

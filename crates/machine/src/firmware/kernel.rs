@@ -53,7 +53,6 @@ mod header {
 /// [`LoadError`] names what is wrong with which file.
 pub fn kernel_parts(board: &Board, ram: u64, files: &KernelFiles<'_>) -> Result<KernelParts, LoadError> {
     const CAN_USE_HEAP: u8 = 0x80;
-    const NORMAL_MODE: u16 = 0xffff;
     const UNDEFINED_LOADER: u8 = 0xff;
     if files.command_line.contains('\0') {
         return Err(LoadError::CommandLineZero);
@@ -81,7 +80,7 @@ pub fn kernel_parts(board: &Board, ram: u64, files: &KernelFiles<'_>) -> Result<
 
     let mut setup = split.setup.to_vec();
     let flags = setup.get(header::LOADFLAGS).copied().unwrap_or(0) | CAN_USE_HEAP;
-    put(&mut setup, header::VIDEO_MODE, &NORMAL_MODE.to_le_bytes());
+    put(&mut setup, header::VIDEO_MODE, &video_mode(files.command_line).to_le_bytes());
     put(&mut setup, header::TYPE_OF_LOADER, &[UNDEFINED_LOADER]);
     put(&mut setup, header::LOADFLAGS, &[flags]);
     put(&mut setup, header::HEAP_END, &(HEAP_END - 0x200).to_le_bytes());
@@ -93,6 +92,23 @@ pub fn kernel_parts(board: &Board, ram: u64, files: &KernelFiles<'_>) -> Result<
     let mut command_line = files.command_line.as_bytes().to_vec();
     command_line.push(0);
     Ok(KernelParts { setup, kernel: split.code.to_vec(), initrd: initrd.to_vec(), initrd_address, command_line })
+}
+
+/// The video mode that the setup code is to set: the option `vga=`, which is the loader's and not the kernel's (Linux,
+/// *The Linux/x86 Boot Protocol*, special command line options).
+fn video_mode(command_line: &str) -> u16 {
+    const NORMAL: u16 = 0xffff;
+    let value = command_line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("vga=")).next_back();
+    let number = |text: &str| match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u16::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    match value {
+        None | Some("normal") => NORMAL,
+        Some("ext") => 0xfffe,
+        Some("ask") => 0xfffd,
+        Some(text) => number(text).unwrap_or(NORMAL),
+    }
 }
 
 fn put(page: &mut [u8], at: usize, data: &[u8]) {
@@ -121,6 +137,29 @@ impl KernelParts {
             items.number(address_key, &address.to_le_bytes());
             items.number(size_key, &(data.len() as u32).to_le_bytes());
             items.number(data_key, data);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_video_mode_is_read_from_the_command_line() {
+        let modes = [
+            ("quiet", 0xffff),
+            ("vga=normal", 0xffff),
+            ("vga=ext quiet", 0xfffe),
+            ("a vga=ask", 0xfffd),
+            ("vga=0x317", 0x317),
+            ("vga=791 vga=792", 792),
+            ("vga=70000", 0xffff),
+            ("vga=", 0xffff),
+            ("novga=1", 0xffff),
+        ];
+        for (line, mode) in modes {
+            assert_eq!(video_mode(line), mode, "{line}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use memory::{Gpa, GuestMemory, Kind, PAGE_SIZE, Region, Switched};
+use memory::{Gpa, GuestMemory, Kind, PAGE_SIZE, Region, StoreConfig};
 
 use super::shadow;
 use crate::Board;
@@ -47,12 +47,23 @@ impl FirmwareRom {
         HIGH_RAM - self.image.len() as u64..HIGH_RAM
     }
 
+    /// Where a flash chip of `bytes` for its variables lies: just below it. `None` when they do not go together: firmware and
+    /// variables are the two parts of one device, whose size is a whole number of megabytes.
+    #[must_use]
+    pub fn variables(&self, bytes: u64) -> Option<Range<u64>> {
+        const MIB: u64 = 1 << 20;
+        let end = self.range().start;
+        let whole = (self.image.len() as u64).checked_add(bytes)?;
+        let fits = bytes.is_multiple_of(PAGE_SIZE) && whole.is_multiple_of(MIB) && whole <= LARGEST;
+        fits.then(|| end - bytes..end)
+    }
+
     /// The memory of `board` with `ram` bytes of RAM and this firmware: the memory from the video hole to the end of the
-    /// first megabyte is switched by the host bridge.
+    /// first megabyte is switched by the host bridge, and devices bring `stores` along.
     ///
     /// # Errors
     /// [`memory::Error::Reserve`] when the host refuses.
-    pub fn memory(&self, board: &Board, ram: u64) -> memory::Result<GuestMemory> {
+    pub fn memory(&self, board: &Board, ram: u64, stores: &[StoreConfig]) -> memory::Result<GuestMemory> {
         const MIB: u64 = 1 << 20;
         let (low, high) = board.split_ram(ram & !(PAGE_SIZE - 1));
         let range = self.range();
@@ -65,7 +76,9 @@ impl FirmwareRom {
         let parts = parts.into_iter().filter(|(part, _)| part.start < part.end);
         let regions: Vec<_> =
             parts.map(|(part, kind)| Region { start: Gpa(part.start), len: part.end - part.start, kind }).collect();
-        GuestMemory::with_switched(&regions, Some(&Switched { range: shadow::RANGE, store: shadow::STORE }))
+        let mut all = vec![StoreConfig::switched(shadow::NAME, shadow::RANGE, shadow::STORE)];
+        all.extend_from_slice(stores);
+        GuestMemory::with_stores(&regions, &all)
     }
 
     /// Puts the image to where it belongs, as at power-on. RAM stays as it is.
@@ -79,6 +92,7 @@ impl FirmwareRom {
             memory.write(Gpa(range.start), &self.image)?;
         }
         let end = self.image.len() - SMALLEST as usize;
-        memory.write_store(shadow::IMAGE_STORE, self.image.get(end..).unwrap_or_default())
+        let store = memory.store(shadow::NAME).ok_or(memory::Error::Layout(Gpa(shadow::RANGE.start)))?;
+        store.write(shadow::IMAGE_STORE, self.image.get(end..).unwrap_or_default())
     }
 }

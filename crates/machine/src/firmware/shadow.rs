@@ -7,8 +7,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use memory::{GuestMemory, Kind};
+use memory::{GuestMemory, Kind, Store};
 
+/// The name of the store.
+pub(super) const NAME: &str = "shadow";
 /// What is switched: the memory under the video hole, and 256 KiB for ROMs.
 pub(super) const RANGE: Range<u64> = 0xa_0000..0x10_0000;
 /// Where the firmware's image is seen.
@@ -45,15 +47,16 @@ impl Shadowing {
 
 /// The shadow RAM of a machine.
 pub struct ShadowRam {
-    memory: GuestMemory,
+    /// `None` in a memory that has none.
+    store: Option<Store>,
     /// Tells the engine.
     changed: Box<dyn Fn() + Send + Sync>,
 }
 
 impl ShadowRam {
     /// The shadow RAM in `memory`, which [`super::FirmwareRom::memory`] has made; `changed` tells the engine of a new layout.
-    pub fn new(memory: GuestMemory, changed: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { memory, changed: Box::new(changed) })
+    pub fn new(memory: &GuestMemory, changed: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { store: memory.store(NAME), changed: Box::new(changed) })
     }
 
     /// The addresses of a segment.
@@ -84,7 +87,8 @@ impl ShadowRam {
     /// A write to a segment whose writes go to RAM, while its reads go to the ROM.
     pub fn write(&self, at: u64, data: &[u8]) {
         if RANGE.contains(&at)
-            && let Err(error) = self.memory.write_store(at - RANGE.start, data)
+            && let Some(store) = &self.store
+            && let Err(error) = store.write(at - RANGE.start, data)
         {
             tracing::debug!(%error, "write to shadow RAM");
         }
@@ -104,7 +108,9 @@ impl ShadowRam {
     }
 
     fn switch(&self, at: Range<u64>, to: Option<(u64, Kind)>) {
-        if let Err(error) = self.memory.switch(at, to) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.switch(at, to)
+        {
             tracing::warn!(%error, "shadow RAM");
         }
     }
@@ -125,11 +131,11 @@ mod tests {
     #[test]
     fn segments_are_rom_ram_or_nothing() {
         let rom = FirmwareRom::new(&image()).unwrap();
-        let memory = rom.memory(Board::named("pc-1").unwrap(), 64 << 20).unwrap();
+        let memory = rom.memory(Board::named("pc-1").unwrap(), 64 << 20, &[]).unwrap();
         rom.write(&memory).unwrap();
         let told = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&told);
-        let shadow = ShadowRam::new(memory.clone(), move || _ = count.fetch_add(1, Ordering::Relaxed));
+        let shadow = ShadowRam::new(&memory, move || _ = count.fetch_add(1, Ordering::Relaxed));
         let mut segments = [Shadowing::default(); Shadowing::SEGMENTS];
         shadow.set(&segments, false);
         let byte = |at: u64| memory.read_array::<1>(Gpa(at)).map(|[byte]| byte).ok();

@@ -109,7 +109,12 @@ impl<'a> BzImage<'a> {
         let modern = version >= 0x20a && header_end >= header::INIT_SIZE + 4;
         let relocatable = modern && byte(header::RELOCATABLE) != 0;
         let preferred = u64_at(header, header::PREF_ADDRESS).unwrap_or(0);
-        let load_at = if relocatable { preferred } else { u64::from(word(header::CODE32_START)) };
+        let entry = match u64::from(word(header::CODE32_START)) {
+            // Who does not say it is where all are that are loaded high.
+            0 => place::KERNEL_LEAST,
+            entry => entry,
+        };
+        let load_at = if relocatable { preferred } else { entry };
         let run_at = if modern { preferred.max(load_at) } else { load_at };
         if load_at < place::KERNEL_LEAST || run_at >= 1 << 32 {
             return Err(LoadError::Damaged { reason: "it wants to be loaded below 1 MiB or above 4 GiB" });

@@ -72,6 +72,8 @@ pub enum BarKind {
     Port,
     /// Memory below 4 GiB.
     Memory32,
+    /// Memory below 4 GiB without read side effects.
+    Prefetchable32,
     /// Memory anywhere; takes two BARs.
     Memory64,
     /// Memory anywhere without read side effects; takes two BARs.
@@ -198,7 +200,7 @@ impl ConfigSpace {
         let bad = ConfigError::Bar(index);
         let (least, most) = match bar.kind {
             BarKind::Port => (4, 256),
-            BarKind::Memory32 => (16, 1 << 31),
+            BarKind::Memory32 | BarKind::Prefetchable32 => (16, 1 << 31),
             BarKind::Memory64 | BarKind::Prefetchable64 => (16, 1 << 40),
             BarKind::Rom => (2048, 1 << 24),
         };
@@ -215,6 +217,7 @@ impl ConfigSpace {
         let (flags, low_mask) = match bar.kind {
             BarKind::Port => (1, mask as u32 & 0xffff_fffc),
             BarKind::Memory32 => (0, mask as u32),
+            BarKind::Prefetchable32 => (8, mask as u32),
             BarKind::Memory64 => (4, mask as u32),
             BarKind::Prefetchable64 => (12, mask as u32),
             BarKind::Rom => (0, mask as u32 | 1),
@@ -356,7 +359,7 @@ impl ConfigSpace {
         let port = bar.kind == BarKind::Port;
         let (start, limit) = match bar.kind {
             BarKind::Port => (u64::from(low & !3), 1 << 16),
-            BarKind::Memory32 => (u64::from(low & !15), 1 << 32),
+            BarKind::Memory32 | BarKind::Prefetchable32 => (u64::from(low & !15), 1 << 32),
             BarKind::Memory64 | BarKind::Prefetchable64 => (u64::from(low & !15) | high(), 1 << 52),
             BarKind::Rom if low & 1 == 0 => return None,
             BarKind::Rom => (u64::from(low & !0x7ff), 1 << 32),

@@ -5,10 +5,16 @@
 mod access;
 mod bus;
 mod config;
+mod msi;
+mod msix;
 
 pub use access::{ConfigPorts, Ecam};
 pub use bus::{PciBus, PciError};
 pub use config::{Bar, BarKind, ConfigError, ConfigSpace, ConfigState, Decoded, Identity, Pin, command, status};
+pub use msi::Msi;
+pub use msix::{Msix, MsixPlace, MsixState};
+
+use memory::Store;
 
 use crate::{Device, Effect};
 
@@ -47,6 +53,13 @@ pub trait PciFunction: Device {
 
     /// The configuration space, to change it.
     fn config_mut(&mut self) -> &mut ConfigSpace;
+
+    /// The memory behind BAR `window`, of the BAR's size: where the BAR answers, the guest accesses it as RAM, and the
+    /// device hears nothing of that. Asked once, when the function is added to a bus.
+    fn memory(&self, window: u8) -> Option<Store> {
+        let _ = window;
+        None
+    }
 
     /// The guest reads configuration space; `data` is 1, 2 or 4 bytes at a multiple of its length.
     fn config_read(&mut self, offset: u16, data: &mut [u8]) {

@@ -4,15 +4,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use devices::chipset::{
-    AcpiPm, AcpiPmConfig, Hpet, I440fx, I8254, I8259Pair, Ich9Lpc, IntrPin, Ioapic, IoapicInputs, LegacyRoute,
+    AcpiPm, AcpiPmConfig, HostBridge, Hpet, I8254, I8259Pair, IntrPin, Ioapic, IoapicInputs, IsaBridge, LegacyRoute,
+    Mc146818, PicInputs, Piix4Pm, PirqInputs, Port92, PostPort, RtcConfig,
 };
-use devices::chipset::{Mc146818, PicInputs, Piix3Isa, Piix4Pm, Port92, PostPort, Q35Mch, RtcConfig};
 use devices::input::I8042;
 use engine::Signal;
 use machine::board::Chipset;
 use machine::firmware::ShadowRam;
 use machine::pci::{Bdf, ConfigPorts, Ecam, PciBus};
-use machine::{Device, MsiPort, Shared};
+use machine::{MsiPort, Shared};
 
 use super::irq::Irqs;
 use super::{Wiring, ports};
@@ -24,6 +24,7 @@ pub(super) struct Parts {
     pub(super) ioapic: Shared<Ioapic>,
     pub(super) pm: Shared<AcpiPm>,
     pub(super) pci: Arc<PciBus>,
+    pub(super) keyboard: Shared<I8042>,
 }
 
 const IOAPIC_BYTES: u64 = 0x1000;
@@ -45,7 +46,7 @@ pub(super) fn build(
     let msi = MsiPort::to(Arc::clone(&wiring.partition));
     let ioapic = Ioapic::build(board.ioapic_id, msi.clone());
     wiring.at_memory(&ioapic, board.ioapic..board.ioapic + IOAPIC_BYTES)?;
-    let irqs = Irqs::new(board, &PicInputs::new(&pic), &IoapicInputs::new(&ioapic));
+    let mut irqs = Irqs::new(board, &PicInputs::new(&pic), &IoapicInputs::new(&ioapic));
 
     let legacy = LegacyRoute::new(irqs.isa(board.irqs.pit), irqs.isa(board.irqs.rtc));
     let pit = I8254::build(&clock, legacy.pit_line());
@@ -68,13 +69,18 @@ pub(super) fn build(
     let keyboard = I8042::build(irqs.isa(board.irqs.keyboard), irqs.isa(board.irqs.mouse));
     wiring.at_ports(&keyboard, &[ports(at.i8042_data, 1), ports(at.i8042_command, 1)])?;
 
-    let pci = pci(wiring, &irqs, shadow)?;
-    Ok((Parts { pic, ioapic, pm, pci }, irqs))
+    let pci = pci(wiring, &mut irqs, shadow)?;
+    Ok((Parts { pic, ioapic, pm, pci, keyboard }, irqs))
 }
 
-fn pci(wiring: &mut Wiring, irqs: &Irqs, shadow: Option<Arc<ShadowRam>>) -> Result<Arc<PciBus>, Error> {
+fn pci(wiring: &mut Wiring, irqs: &mut Irqs, shadow: Option<Arc<ShadowRam>>) -> Result<Arc<PciBus>, Error> {
     let board = wiring.board;
-    let pci = PciBus::new(Arc::clone(&wiring.ports), Arc::clone(&wiring.mmio));
+    let (memory, partition) = (wiring.memory.clone(), Arc::clone(&wiring.partition));
+    let pci = PciBus::with_memory(Arc::clone(&wiring.ports), Arc::clone(&wiring.mmio), move || {
+        if let Err(error) = partition.layout_changed(&memory) {
+            tracing::error!(%error, "memory behind a PCI window");
+        }
+    });
     let config_ports = Arc::new(Mutex::new(ConfigPorts::new(Arc::clone(&pci))));
     wiring.at_ports(&config_ports, &[ports(board.ports.pci_config, 8)])?;
     if let Some(range) = board.ecam.clone() {
@@ -82,24 +88,21 @@ fn pci(wiring: &mut Wiring, irqs: &Irqs, shadow: Option<Arc<ShadowRam>>) -> Resu
     }
     let isa = (0..16).map(|irq| irqs.isa(irq)).collect();
     let shadowed = shadow.is_some();
-    let (host, window): (Arc<Mutex<dyn Device>>, _) = match board.chipset {
+    let (host, bridge) = match board.chipset {
         Chipset::Q35 => {
-            let mch = Q35Mch::new(board.ecam.clone().unwrap_or_default(), shadow);
-            wiring.add_function(&pci, Bdf::root(0, 0), &mch)?;
-            wiring.add_function(&pci, board.isa_bridge, &Ich9Lpc::new(board.pm.base, isa))?;
-            (mch, Q35Mch::SHADOW_WINDOW)
+            (HostBridge::q35(board.ecam.clone().unwrap_or_default(), shadow), IsaBridge::ich9(board.pm.base, isa))
         }
-        Chipset::I440fx => {
-            let host = I440fx::new(shadow);
-            wiring.add_function(&pci, Bdf::root(0, 0), &host)?;
-            wiring.add_function(&pci, board.isa_bridge, &Piix3Isa::new(isa))?;
-            let pm = Bdf { function: 3, ..board.isa_bridge };
-            wiring.add_function(&pci, pm, &Piix4Pm::new(board.pm.base, board.irqs.sci))?;
-            (host, I440fx::SHADOW_WINDOW)
-        }
+        Chipset::I440fx => (HostBridge::i440fx(shadow), IsaBridge::piix3(isa)),
     };
+    wiring.add_function(&pci, Bdf::root(0, 0), &host)?;
+    wiring.add_function(&pci, board.isa_bridge, &bridge)?;
+    if board.chipset == Chipset::I440fx {
+        let pm = Bdf { function: 3, ..board.isa_bridge };
+        wiring.add_function(&pci, pm, &Piix4Pm::new(board.pm.base, board.irqs.sci))?;
+    }
+    irqs.connect_pirqs(board, &PirqInputs::new(&bridge));
     if shadowed {
-        wiring.mmio.map(ShadowRam::range(), host, window)?;
+        wiring.mmio.map(ShadowRam::range(), host, HostBridge::SHADOW_WINDOW)?;
     }
     Ok(pci)
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use devices::chipset::{IoapicInputs, PicInputs};
+use devices::chipset::{IoapicInputs, PicInputs, PirqInputs};
+use machine::pci::Pin;
 use machine::{Board, Line, LineSink, Wire};
 
 /// The lines of a PC with a PIC pair and an I/O APIC.
@@ -11,6 +12,8 @@ pub(super) struct Irqs {
     isa: Vec<Arc<Wire>>,
     /// The I/O APIC's inputs from 16 up.
     high: Vec<Arc<Wire>>,
+    /// PIRQA and so on: the router's input, and the I/O APIC's.
+    pirqs: Vec<Arc<Wire>>,
 }
 
 /// The first input of the I/O APIC behind those of the ISA interrupts.
@@ -22,7 +25,25 @@ impl Irqs {
         let isa =
             |irq| Wire::new(vec![(Arc::clone(pic) as Arc<dyn LineSink>, irq), (Arc::clone(ioapic) as _, gsi(irq))]);
         let high = |input| Wire::new(vec![(Arc::clone(ioapic) as Arc<dyn LineSink>, input)]);
-        Self { isa: (0..FIRST_HIGH).map(isa).collect(), high: (FIRST_HIGH..board.ioapic_inputs).map(high).collect() }
+        Self {
+            isa: (0..FIRST_HIGH).map(isa).collect(),
+            high: (FIRST_HIGH..board.ioapic_inputs).map(high).collect(),
+            pirqs: Vec::new(),
+        }
+    }
+
+    /// Connects the interrupt router: a PIRQ reaches it and, for systems that use the I/O APIC, an input of that.
+    pub(super) fn connect_pirqs(&mut self, board: &Board, router: &Arc<PirqInputs>) {
+        let wire = |(pirq, high): (u8, &Arc<Wire>)| {
+            Wire::new(vec![(Arc::clone(router) as Arc<dyn LineSink>, u32::from(pirq)), (Arc::new(high.driver()), 0)])
+        };
+        self.pirqs = (0..board.pirqs).zip(&self.high).map(wire).collect();
+    }
+
+    /// A new driver of the line that an interrupt pin of a device on bus 0 is connected to.
+    pub(super) fn intx(&self, board: &Board, device: u8, pin: Pin) -> Line {
+        let pirq = board.pirq(device, pin as u8 - 1);
+        self.pirqs.get(usize::from(pirq)).map_or_else(Line::unconnected, Wire::driver)
     }
 
     /// A new driver of ISA IRQ `irq`. IRQ 2 is the PICs' cascade and has none.
