@@ -91,7 +91,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "ENGINE[,OPTION=VALUE]...", default_value = "auto", value_parser = values::engines)]
     pub(crate) engine: Engines,
     /// A disk: the file of its image, and options. `format` is found out by the first bytes if it is not told (see below);
-    /// `bus` is ide, or what else the board has; `size` makes the image if there is none; `readonly`; `snapshot`
+    /// `bus` is ide (board pc), sata (q35), virtio or scsi; `size` makes the image if there is none; `readonly`; `snapshot`
     /// forgets what is written; `serial` is what the guest sees; `boot` is its place in the boot order, 0 the first
     #[arg(long, value_name = "FILE[,OPTION[=VALUE]]...", value_parser = drives::disk)]
     pub(crate) disk: Vec<DriveChoice>,

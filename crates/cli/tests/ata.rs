@@ -1,19 +1,19 @@
 //! ATA drives under real software: SeaBIOS boots from disks and CDs on IDE and SATA, and Debian's kernel reads and writes
 //! them.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use common::program;
 use testkit::boot::{Husk, Turn, guest};
 use testkit::folder::Folder;
+use testkit::payload;
 use testkit::rig::Random;
 
 /// Far beyond what any of these takes: only a guest that hangs gets there.
 const LIMIT: Duration = Duration::from_secs(200);
-
-fn program() -> String {
-    std::env::var("HUSK_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_husk").to_owned())
-}
 
 /// Starts a machine with Debian's SeaBIOS, its control socket off.
 fn start(machine: &str, more: &[&str]) -> Option<(Turn, Husk)> {
@@ -114,35 +114,6 @@ const WORK: &str = "sh /m/load 2>/dev/null
     dmesg | grep -iE 'ata.*(error|exception|failed|frozen)'; echo done
 ";
 
-/// An archive with the work as the script that the guest starts (`cpio(5)`, the new ASCII format).
-fn script() -> Vec<u8> {
-    let mut archive = Vec::new();
-    for (name, mode, content) in [("test.sh", 0o100_755, WORK), ("TRAILER!!!", 0, "")] {
-        let mut numbers = [0; 13];
-        (numbers[1], numbers[4], numbers[6], numbers[11]) = (mode, 1, content.len(), name.len() + 1);
-        archive.extend(b"070701");
-        numbers.iter().for_each(|number| archive.extend(format!("{number:08x}").bytes()));
-        for bytes in [format!("{name}\0").as_bytes(), content.as_bytes()] {
-            archive.extend(bytes);
-            archive.resize(archive.len().next_multiple_of(4), 0);
-        }
-    }
-    archive
-}
-
-fn sum(bytes: &[u8]) -> String {
-    use std::io::Write;
-    let mut child = std::process::Command::new("sha1sum");
-    let mut child = child
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("sha1sum is there");
-    child.stdin.take().unwrap().write_all(bytes).unwrap();
-    let output = child.wait_with_output().unwrap();
-    String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().to_owned()
-}
-
 fn noise(path: &Path, bytes: usize) -> Vec<u8> {
     let mut random = Random::new(bytes as u64);
     let content: Vec<u8> = (0..bytes / 8).flat_map(|_| random.draw().to_le_bytes()).collect();
@@ -163,7 +134,7 @@ fn linux_works(machine: &str, bus: &str, depth: &str) {
     let disc = noise(&paths[2], 1 << 20);
     std::fs::write(&paths[1], vec![0; 16 << 20]).unwrap();
     let archive = folder.join("initrd");
-    std::fs::write(&archive, [std::fs::read(initrd).unwrap(), script()].concat()).unwrap();
+    std::fs::write(&archive, [std::fs::read(initrd).unwrap(), payload::script(WORK)].concat()).unwrap();
     let disk = |n: usize, serial: &str| format!("{},format=raw,bus={bus},serial={serial}", paths[n].display());
     let (one, two, cd) = (disk(0, "FIRST"), disk(1, "SECOND"), format!("{},bus={bus}", paths[2].display()));
     let vmlinuz = kernel.join("vmlinuz");
@@ -175,11 +146,11 @@ fn linux_works(machine: &str, bus: &str, depth: &str) {
     let console = husk.wait_for("\ndone");
     assert!(console.contains(&format!("depth {depth}")), "{console}");
     for (n, quarter) in first.chunks(1 << 20).enumerate() {
-        assert!(console.contains(&format!("{}  quarter{n}", sum(quarter))), "quarter {n}: {console}");
+        assert!(console.contains(&format!("{}  quarter{n}", payload::sha1(quarter))), "quarter {n}: {console}");
     }
-    assert!(console.contains(&sum(&disc)), "CD: {console}");
+    assert!(console.contains(&payload::sha1(&disc)), "CD: {console}");
     let backwards: Vec<u8> = first.chunks(1 << 20).rev().flatten().copied().collect();
-    assert!(console.contains(&format!("{}  second", sum(&backwards))), "second: {console}");
+    assert!(console.contains(&format!("{}  second", payload::sha1(&backwards))), "second: {console}");
     for bad in ["differs", "error", "exception", "failed", "frozen"] {
         assert!(!console.contains(bad), "{bad}: {console}");
     }
@@ -212,7 +183,7 @@ fn discs_are_changed_while_the_guest_runs() {
     }
     let folder = Folder::new("ata-change");
     let (first, second) = (folder.join("first"), folder.join("second"));
-    let sums = [noise(&first, 1 << 20), noise(&second, 2 << 20)].map(|content| sum(&content));
+    let sums = [noise(&first, 1 << 20), noise(&second, 2 << 20)].map(|content| payload::sha1(&content));
     let name = format!("discs-{}", std::process::id());
     let _turn = Turn::wait();
     for machine in ["pc", "q35"] {

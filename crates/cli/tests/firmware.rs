@@ -1,15 +1,14 @@
 //! Debian's SeaBIOS starts, says what it finds, boots a kernel, and comes back after a reset.
 
+mod common;
+
 use std::time::Duration;
 
+use common::program;
 use testkit::boot::{Husk, Turn, guest};
 
 /// Far beyond what any of these takes: only a guest that hangs gets there.
 const LIMIT: Duration = Duration::from_secs(200);
-
-fn program() -> String {
-    std::env::var("HUSK_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_husk").to_owned())
-}
 
 /// Starts a machine with the firmware and more arguments.
 fn start(more: &[&str]) -> Option<(Turn, Husk)> {
@@ -100,31 +99,12 @@ fn a_reboot_of_the_kernel_comes_back_through_the_firmware() {
     assert_eq!(husk.exit_code(), 143);
 }
 
-/// A boot sector that says OK on the first serial port and ends the machine with exit code 7, when the second sector of its
-/// disk is what it should be.
-fn boot_sector() -> Vec<u8> {
-    let code = [
-        0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, // xor ax, ax; mov ds, ax; mov es, ax
-        0xb8, 0x01, 0x02, 0xb9, 0x02, 0x00, // mov ax, 0201h; mov cx, 2: read sector 2
-        0xb6, 0x00, 0xbb, 0x00, 0x7e, 0xcd, 0x13, // mov dh, 0; mov bx, 7e00h; int 13h
-        0x72, 0xfe, // jc $
-        0xba, 0xf8, 0x03, 0xa0, 0x00, 0x7e, 0xee, // mov dx, 3f8h; mov al, [7e00h]; out dx, al
-        0xa0, 0x01, 0x7e, 0xee, // mov al, [7e01h]; out dx, al
-        0xba, 0x01, 0x05, 0xb0, 0x07, 0xee, // mov dx, 501h; mov al, 7; out dx, al
-        0xeb, 0xfe, // jmp $
-    ];
-    let mut disk = vec![0; 4 << 20];
-    disk[..code.len()].copy_from_slice(&code);
-    disk[510..514].copy_from_slice(&[0x55, 0xaa, b'O', b'K']);
-    disk
-}
-
 #[test]
 fn a_disk_boots() {
     let Some(bios) = guest("firmware") else { return };
     let folder = testkit::folder::Folder::new("boot-sector");
     let image = folder.join("disk.raw");
-    std::fs::write(&image, boot_sector()).unwrap();
+    std::fs::write(&image, testkit::payload::boot_sector()).unwrap();
     let disk = format!("{},format=raw", image.display());
     let (bios, _turn) = (bios.join("bios-256k.bin"), Turn::wait());
     let args = ["run", "--machine", "pc", "--disk", &disk, "--debug-exit", "--firmware", bios.to_str().unwrap()];

@@ -1,10 +1,13 @@
 //! A Debian system on its own disk boots by GRUB and systemd to a login, through each bus and both firmwares; what is
 //! written in it is there the next time, and nothing is wrong with its file system or its image.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use common::program;
 use testkit::boot::{Husk, Turn, guest};
 use testkit::folder::Folder;
 
@@ -13,10 +16,6 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Where on the disk the file system of the root starts, in bytes.
 const ROOT: u64 = 34 << 20;
-
-fn program() -> String {
-    std::env::var("HUSK_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_husk").to_owned())
-}
 
 /// A command on files, which has to succeed; what it prints.
 fn run(program: &str, args: &[&str]) -> String {

@@ -1,5 +1,7 @@
 //! A running VM from outside: its screen, its keyboard, and the commands that talk to it.
 
+mod common;
+
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -7,14 +9,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::program;
 use testkit::boot::{Husk, Turn, guest};
 
 /// Far beyond what any of these takes: only a guest that hangs gets there.
 const LIMIT: Duration = Duration::from_secs(200);
-
-fn program() -> String {
-    std::env::var("HUSK_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_husk").to_owned())
-}
 
 /// The exit code of a command and what it says, on standard output and standard error.
 fn husk(args: &[&str]) -> (i32, String, String) {

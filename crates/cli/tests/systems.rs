@@ -1,20 +1,19 @@
 //! What Debian packages as files to boot comes up: memtest86+, GRUB's rescue disc, iPXE and the Debian installer. What
 //! they show is read from the screen.
 
+mod common;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::program;
 use testkit::boot::{Husk, Turn, guest};
 use testkit::choice::slowness;
 use testkit::folder::Folder;
 
 /// Far beyond what any of these takes: only a guest that hangs gets there.
 const LIMIT: Duration = Duration::from_secs(300);
-
-fn program() -> String {
-    std::env::var("HUSK_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_husk").to_owned())
-}
 
 /// The file of a system.
 fn system(file: &str) -> Option<String> {

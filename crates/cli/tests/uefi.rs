@@ -1,8 +1,11 @@
 //! Debian's OVMF comes up to its shell, keeps its variables, and boots kernels; what cannot work is refused.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use common::program;
 use testkit::boot::{Husk, Turn, guest};
 use testkit::folder::Folder;
 
@@ -11,10 +14,6 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 /// The vendor of the test's own variable.
 const VENDOR: &str = "5d3a1f0e-9c7b-4c6e-8a11-0123456789ab";
-
-fn program() -> String {
-    std::env::var("HUSK_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_husk").to_owned())
-}
 
 /// A file of the firmware's package.
 fn firmware(name: &str) -> Option<PathBuf> {

@@ -6,4 +6,5 @@ pub mod boot;
 pub mod choice;
 pub mod folder;
 pub mod garbage;
+pub mod payload;
 pub mod rig;
