@@ -15,8 +15,8 @@ fn message(byte: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
     message.msg_iov = byte;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
-    // SAFETY: it only computes.
-    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as usize;
+    // Without the padding behind it, in which there would be room for a second one. SAFETY: it only computes.
+    message.msg_controllen = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as u32) } as usize;
     message
 }
 

@@ -95,7 +95,7 @@ pub(crate) struct Run {
     /// forgets what is written; `serial` is what the guest sees; `boot` is its place in the boot order, 0 the first
     #[arg(long, value_name = "FILE[,OPTION[=VALUE]]...", value_parser = drives::disk)]
     pub(crate) disk: Vec<DriveChoice>,
-    /// A CD or DVD, in a drive of its own; the options `bus` and `boot` are those of disks
+    /// A CD or DVD, in a drive of its own; the options `format`, `bus` and `boot` are those of disks
     #[arg(long, value_name = "FILE[,OPTION=VALUE]...", value_parser = drives::cd)]
     pub(crate) cdrom: Vec<DriveChoice>,
     /// Forget what is written to any disk when the VM ends
@@ -104,7 +104,7 @@ pub(crate) struct Run {
     /// What firmware boots from, the first first: disk, cdrom [default: disk,cdrom]
     #[arg(long, value_name = "KIND,...", value_delimiter = ',', value_parser = drives::boot)]
     pub(crate) boot: Vec<vm::Drive>,
-    /// The passphrase of encrypted disks, in the first line of a file; - is standard input
+    /// The passphrase of encrypted disks: all of a file but a line end at its end; - is standard input, of which the console then has none
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Firmware to start with: `bios`, SeaBIOS, or `uefi`, OVMF, where distributions put them, or a file. A kernel is then

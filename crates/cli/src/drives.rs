@@ -313,6 +313,10 @@ fn names_nothing(path: &Path) -> Result<(), Failure> {
         None if data => {
             format!("nobody but the image itself says that it is {}, and it names a data file", info.format)
         }
+        // What it names does not show.
+        None if info.format == Format::Vmdk.name() => {
+            format!("nobody but the image itself says that it is {}, whose data may be in other files", info.format)
+        }
         None => return Ok(()),
     };
     let fix = format!("add format={} if no guest can have written that", info.format);

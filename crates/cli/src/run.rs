@@ -127,6 +127,9 @@ fn build(args: &Run, output: &Arc<Output>) -> Result<(Vm, Chosen), Failure> {
             (Some(guest.kernel), Some(args.initrd.clone().unwrap_or(guest.initrd)))
         }
     };
+    if kernel.is_none() && (args.initrd.is_some() || args.append.is_some()) {
+        return Err(Failure::input("--initrd and --append", "there is no kernel that they are for", "add --kernel"));
+    }
     // Who gives a disk and no kernel wants to boot from it.
     let firmware = args.firmware.as_ref().or(kernel.is_none().then_some(&Firmware::Bios));
     let card = video::card(args.vga, firmware.is_some() || args.vnc.is_some());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(crate) fn parse(text: &str) -> Result<VncChoice, String> {
     let mut words = text.split(',');
     let address = match words.next().unwrap_or_default() {
         word if word.strip_prefix("unix:").is_some_and(|path| !path.is_empty()) => {
-            Address::Unix(word.trim_start_matches("unix:").into())
+            Address::Unix(word.strip_prefix("unix:").unwrap_or_default().into())
         }
         // An IPv6 address is in brackets, so there is no doubt.
         word if word.starts_with(':') => Address::Tcp(tcp(&format!("127.0.0.1{word}"))?),
@@ -63,14 +63,23 @@ fn tcp(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "not an address; write it like 127.0.0.1:5900, [::1]:5900 or unix:PATH".to_owned())
 }
 
-/// A socket in the file system, which is gone when this is dropped.
+/// A socket in the file system, which is gone when this is dropped: its path, device and inode.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile(PathBuf, (u64, u64));
+
+impl SocketFile {
+    fn new(path: &Path) -> Option<Self> {
+        let found = fs::symlink_metadata(path).ok()?;
+        Some(Self(path.to_owned(), (found.dev(), found.ino())))
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may have been removed by somebody.
-        let _ = fs::remove_file(&self.0);
+        // It may have been removed by somebody, and another VM's be there.
+        if Self::new(&self.0).is_some_and(|now| std::mem::ManuallyDrop::new(now).1 == self.1) {
+            let _ = fs::remove_file(&self.0);
+        }
     }
 }
 
@@ -86,7 +95,7 @@ pub(crate) fn start(choice: &VncChoice, name: &str, vm: &Arc<Vm>) -> Result<Opti
     };
     let (listener, file) = match &choice.address {
         Address::Tcp(address) => (Listener::Tcp(listen(*address)?), None),
-        Address::Unix(path) => (Listener::Unix(listen_at(path)?), Some(SocketFile(path.clone()))),
+        Address::Unix(path) => (Listener::Unix(listen_at(path)?), SocketFile::new(path)),
     };
     if let Address::Tcp(address) = choice.address
         && !address.ip().is_loopback()
@@ -125,9 +134,19 @@ fn listen_at(path: &Path) -> Result<UnixListener, Failure> {
     }
     let refused =
         |error: io::Error| Failure::input(object(), cause(&error), "take another path in a folder of your own");
-    let listener = UnixListener::bind(path).map_err(refused)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(refused)?;
-    Ok(listener)
+    // In a folder that nobody else can look into, until only this user can connect.
+    let closed = path.with_added_extension(std::process::id().to_string());
+    fs::DirBuilder::new().mode(0o700).create(&closed).map_err(refused)?;
+    let inside = closed.join("s");
+    let made = UnixListener::bind(&inside).and_then(|listener| {
+        fs::set_permissions(&inside, fs::Permissions::from_mode(0o600))?;
+        // Never over one that is there.
+        fs::hard_link(&inside, path)?;
+        Ok(listener)
+    });
+    let _ = fs::remove_file(&inside);
+    let _ = fs::remove_dir(&closed);
+    made.map_err(refused)
 }
 
 fn read(what: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {

@@ -79,6 +79,12 @@ fn images_behind_images() {
     img(&folder, &["create", "--quiet", "-b", "a.qcow2", "-F", "qcow2", "b.qcow2"]);
     std::fs::copy(folder.join("b.qcow2"), folder.join("b.img")).unwrap();
     refused(&folder, &["b.img"], &["b.img", "nobody but the image itself", "a.qcow2", "format=qcow2"]);
+    // What a guest can write onto a raw disk of its own, to be shown another one's.
+    std::fs::write(folder.join("secret.raw"), vec![7; 1 << 20]).unwrap();
+    let description = "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\
+                       RW 2048 FLAT \"secret.raw\" 0\n";
+    std::fs::write(folder.join("v.img"), description).unwrap();
+    refused(&folder, &["--snapshot", "v.img"], &["v.img", "nobody but the image itself", "format=vmdk"]);
     std::fs::rename(folder.join("a.qcow2"), folder.join("c.qcow2")).unwrap();
     refused(&folder, &["b.qcow2"], &["b.qcow2", "backing file", "a.qcow2", "no such file"]);
     std::fs::copy(folder.join("b.qcow2"), folder.join("a.qcow2")).unwrap();
@@ -93,6 +99,13 @@ fn encrypted_images() {
     refused(&folder, &["x.qcow2"], &["x.qcow2", "encrypted", "--passphrase-file"]);
     refused(&folder, &["x.qcow2", "--passphrase-file", "wrong"], &["x.qcow2", "the passphrase is wrong"]);
     refused(&folder, &["x.qcow2", "--passphrase-file", "gone"], &["gone", "no such file"]);
+}
+
+#[test]
+fn what_only_a_kernel_can_use() {
+    let folder = Folder::new("drives-without-kernel");
+    img(&folder, &["create", "--quiet", "x.qcow2", "1M"]);
+    refused(&folder, &["x.qcow2", "--append", "quiet"], &["--append", "no kernel", "--kernel"]);
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn linux_works(machine: &str, bus: &str, names: [&str; 2], requests: &str) {
     let Some(kernel) = guest("generic") else { return };
     let initrd = kernel.join("drives.initrd");
     if !initrd.is_file() {
-        eprintln!("SKIPPED: {} is not there; run `cargo xtask guest generic`", initrd.display());
+        eprintln!("SKIPPED: {} is not there; run `cargo xtask guest --kind generic`", initrd.display());
         return;
     }
     let folder = Folder::new(&format!("virtio-linux-{bus}"));

@@ -80,10 +80,14 @@ impl HostFile {
     /// The node over a file that is open already, as one that another process has handed over.
     ///
     /// # Errors
-    /// The host's refusal; [`Error::InUse`] when another has it.
+    /// The host's refusal; [`Error::InUse`] when another has it; [`Error::Unsupported`] for what is no file or block
+    /// device.
     pub fn over(file: File, path: &Path, access: Access) -> Result<Self> {
         let about = file.metadata().map_err(|e| Error::host(path, "look at the image", e))?;
         let device = about.file_type().is_block_device();
+        if !about.is_file() && !device {
+            return Err(Error::unsupported(path, "an image must be a file or a block device"));
+        }
         if access != Access::ReadUnlocked {
             lock(&file, path)?;
         }

@@ -1,7 +1,7 @@
 //! Where firmware keeps its variables: the content of a flash chip, and the file that it is kept in.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
 use devices::flash::{FLASH_BLOCK, FlashOut};
@@ -55,6 +55,11 @@ impl Variables {
         if blocks && signature == Some(SIGNATURE) { Ok(self) } else { Err(Error::Variables { name: self.name }) }
     }
 
+    /// What they are kept in, if in anything.
+    pub(crate) fn image(&self) -> Option<Arc<dyn Image>> {
+        self.image.clone()
+    }
+
     /// Their size in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.content.len() as u64
@@ -78,7 +83,7 @@ struct Keeper {
     name: String,
     image: Arc<dyn Image>,
     /// Asks for a flush.
-    flush: Option<Sender<()>>,
+    flush: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
     /// A failure has been told.
     told: bool,
@@ -86,7 +91,7 @@ struct Keeper {
 
 impl Keeper {
     fn start(name: String, image: Arc<dyn Image>) -> Result<Self, Error> {
-        let (flush, asked) = channel();
+        let (flush, asked) = sync_channel(1);
         let (file, shown) = (Arc::clone(&image), name.clone());
         let work = move || {
             while asked.recv().is_ok() {
@@ -115,8 +120,8 @@ impl FlashOut for Keeper {
             Err(_) => {}
         }
         if let Some(flush) = &self.flush {
-            // The thread lives as long as this does.
-            let _ = flush.send(());
+            // One that waits already is for this, too.
+            let _ = flush.try_send(());
         }
     }
 }

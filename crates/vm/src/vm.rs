@@ -6,6 +6,7 @@ use std::thread::{Builder, JoinHandle};
 
 use devices::CharOut;
 use devices::optical::Tray;
+use disk::Image;
 use display::Picture;
 use engine::{Engine, EngineConfig, Partition};
 use machine::loader::Entry;
@@ -68,6 +69,8 @@ struct Machine {
     control: Arc<Control>,
     boot: Mutex<Boot>,
     entry: Arc<Mutex<Option<Entry>>>,
+    /// What the guest writes to: closed when the VM has ended.
+    images: Vec<Arc<dyn Image>>,
 }
 
 impl Vm {
@@ -108,6 +111,8 @@ impl Vm {
             let console = serial.remove(0);
             serial.insert(0, Box::new(PanicTap::new(console, Arc::clone(&control))));
         }
+        let written = supplies.disks.iter().map(|disk| Arc::clone(&disk.image));
+        let images = written.chain(supplies.variables.as_ref().and_then(Variables::image)).collect();
         let outside = Outside {
             partition: &partition,
             memory: &memory,
@@ -140,7 +145,7 @@ impl Vm {
         let seats = (0..config.cpus.count).map(seat).collect();
         let boot = Mutex::new(boot);
         let moving = Mutex::default();
-        let machine = Machine { board, config, memory, model, socket, moving, hardware, control, boot, entry };
+        let machine = Machine { board, config, memory, model, socket, moving, hardware, control, boot, entry, images };
         let machine = Arc::new(machine);
         Ok(Self { machine, start: Mutex::new(Some(seats)) })
     }
@@ -294,6 +299,13 @@ impl Machine {
             let _ = cpu.join();
         }
         self.socket.clock().pause();
+        // What devices are at comes to its end, and what images hold back gets into their files: others have them open.
+        self.hardware.pause();
+        for image in &self.images {
+            if let Err(error) = disk::block_on(image.close()) {
+                tracing::error!("{error}");
+            }
+        }
         self.hardware.serial.iter().for_each(SerialPort::close);
         self.control.done(Job::End);
     }

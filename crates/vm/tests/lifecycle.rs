@@ -10,7 +10,7 @@ use engine::{
     Breakpoints, Clock, CpuIo, DirtyLog, Engine, EngineConfig, Kicker, Limits, MsiMessage, Partition, Signal,
 };
 use memory::GuestMemory;
-use vm::{Config, Cpus, Error, OnReset, Outcome, Payload, Supplies, Vm};
+use vm::{Config, Cpus, Disk, DiskBus, Drive, Error, OnReset, Outcome, Payload, Supplies, Vm};
 use x86::{CpuModel, CpuState};
 
 type Script = dyn Fn(u32, &dyn CpuIo) -> Option<Stop> + Send + Sync;
@@ -290,4 +290,46 @@ fn impossible_machines_are_refused() {
     assert!(refused(Config { board: "pdp-11".into(), ..config(1) }).contains("q35-1"));
     let model = Cpus { model: "486".into(), ..Cpus::default() };
     assert!(refused(Config { cpus: model, ..config(1) }).contains("x86-64-v3"));
+}
+
+/// What a guest does that writes sector 5 of the first IDE disk and has never heard of flushing (ATA-7, volume 1, WRITE
+/// SECTORS).
+fn write_a_sector(io: &dyn CpuIo) {
+    let status = |wanted: u8| {
+        let mut status = [0x80];
+        while status[0] & 0x80 != 0 || status[0] & wanted != wanted {
+            io.port_read(0x1f7, &mut status);
+        }
+        assert_eq!(status[0] & 1, 0, "no error");
+    };
+    for (port, value) in [(0x1f2, 1), (0x1f3, 5), (0x1f4, 0), (0x1f5, 0), (0x1f6, 0xe0), (0x1f7, 0x30)] {
+        io.port_write(port, &[value]);
+    }
+    status(8);
+    (0..256).for_each(|_| io.port_write(0x1f0, b"Hi"));
+    status(0x40);
+}
+
+#[test]
+fn what_the_guest_has_written_is_in_the_file_when_the_vm_has_ended() {
+    let path = std::env::temp_dir().join(format!("husk-test-{}-ended.qcow2", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    disk::block_on(disk::create(&disk::CreateOptions::new(&path, disk::Format::Qcow2, 1 << 20))).unwrap();
+    let image = disk::block_on(disk::open(disk::OpenOptions::new(&path))).unwrap();
+    let engine = Scripted::new(|_, io| {
+        write_a_sector(io);
+        Some(Stop::PowerOff)
+    });
+    let disk = Disk { image, serial: "1".into(), bus: DiskBus::Ide, drive: Drive::Disk, boot: None };
+    let config = Config { board: "pc-1".into(), ..config(1) };
+    let vm = Vm::build(config, Supplies { disks: vec![disk], ..supplies(engine) }).unwrap();
+    vm.start().unwrap();
+    assert!(matches!(vm.wait(), Outcome::PowerOff));
+    // As another process sees it, and as it is after this one has been killed: the VM is still there.
+    let options = disk::OpenOptions { read_only: true, unlocked: true, ..disk::OpenOptions::new(&path) };
+    let seen = disk::block_on(disk::open(options)).unwrap();
+    let mut sector = [0; 512];
+    disk::block_on(disk::read_at(&*seen, 5 * 512, &mut sector)).unwrap();
+    assert_eq!(sector[..4], *b"HiHi");
+    let _ = std::fs::remove_file(&path);
 }

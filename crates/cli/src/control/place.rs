@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const SOCKET: &str = "control.sock";
 const LOCK: &str = "lock";
@@ -52,8 +53,7 @@ impl Place {
 
     /// `None` when a VM has it.
     fn take_folder(folder: &Path, name: String) -> io::Result<Option<Self>> {
-        own_folder(folder)?;
-        let Some(lock) = lock(folder)? else { return Ok(None) };
+        let Some(lock) = lock_surely(folder)? else { return Ok(None) };
         let socket = folder.join(SOCKET);
         // One that is there is of a VM that runs no more.
         match fs::remove_file(&socket) {
@@ -134,6 +134,25 @@ fn lock(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// How often a lock is tried that somebody may have taken only to look whether its VM still runs.
+const TRIES: u32 = 20;
+
+/// Makes the folder and takes the lock in it; `None` when a VM has it, and not somebody who only looks.
+fn lock_surely(folder: &Path) -> io::Result<Option<File>> {
+    for _ in 0..TRIES {
+        own_folder(folder)?;
+        match lock(folder) {
+            // The folder of a VM that runs no more has just been cleared away.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Ok(None) if UnixStream::connect(folder.join(SOCKET)).is_err() => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
+    Ok(None)
+}
+
 /// Removes the folder of a VM whose lock the caller has. What cannot be removed is cleared away later.
 fn remove(folder: &Path) {
     for path in [folder.join(SOCKET), folder.join(LOCK)] {
@@ -144,11 +163,17 @@ fn remove(folder: &Path) {
 
 /// The folder of all control sockets of this user.
 fn folder() -> io::Result<PathBuf> {
-    let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let own = own_user()?;
+    // `sudo` and `su` may keep the variables of the user who calls them.
+    let foreign = |path: &Path| fs::metadata(path).is_ok_and(|found| found.uid() != own);
+    let from = |name: &str| {
+        let path = std::env::var_os(name).map(PathBuf::from);
+        path.filter(|path| path.is_absolute() && !foreign(path))
+    };
     if let Some(runtime) = from("XDG_RUNTIME_DIR") {
         return Ok(runtime.join("husk"));
     }
-    let usual = PathBuf::from(format!("/run/user/{}", own_user()?));
+    let usual = PathBuf::from(format!("/run/user/{own}"));
     if usual.is_dir() {
         return Ok(usual.join("husk"));
     }

@@ -1,5 +1,6 @@
 //! The commands that talk to running VMs.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -175,11 +176,10 @@ fn screenshot(name: &str, file: &Path) -> Result<(), Failure> {
     let refused = |error: std::io::Error| Failure::input(shown, cause(&error), "check the folder and its permissions");
     // A file that was there before is there until the new one is whole.
     let beside = file.with_added_extension(format!("{}.part", std::process::id()));
-    let written = std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, file));
-    if written.is_err() {
-        // It may never have been there.
-        let _ = std::fs::remove_file(&beside);
-    }
+    let written = File::options().write(true).create_new(true).open(&beside).and_then(|mut new| {
+        let written = new.write_all(&bytes).and_then(|()| std::fs::rename(&beside, file));
+        written.inspect_err(|_| _ = std::fs::remove_file(&beside))
+    });
     written.map_err(refused)
 }
 

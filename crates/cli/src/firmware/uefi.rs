@@ -1,7 +1,7 @@
 //! UEFI firmware: OVMF where distributions put it, and the file that holds a VM's variables.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use vm::Variables;
@@ -128,8 +128,17 @@ fn copy(template: &Path, to: &Path) -> Result<(), Failure> {
         file.sync_all()?;
         // Never over one that another VM has made meanwhile.
         match fs::hard_link(&half, to) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => fs::rename(&half, to),
-            _ => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            // Not every file system has links.
+            Err(_) => match OpenOptions::new().write(true).create_new(true).open(to) {
+                Ok(mut file) => {
+                    let written = file.write_all(&fs::read(&half)?).and_then(|()| file.sync_all());
+                    written.inspect_err(|_| _ = fs::remove_file(to))
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+                Err(error) => Err(error),
+            },
         }
     })();
     let _ = fs::remove_file(&half);

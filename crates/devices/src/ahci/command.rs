@@ -90,7 +90,10 @@ impl Header {
     pub(super) fn tell_moved(&self, memory: &GuestMemory, bytes: u64) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         // Where the header was, there is memory, but for a guest that harms itself.
-        let _ = memory.write(Gpa(self.at + 4), &bytes.to_le_bytes());
+        let at = Gpa(self.at + 4);
+        if memory.is_ram(at, 4) {
+            let _ = memory.write(at, &bytes.to_le_bytes());
+        }
     }
 
     /// Writes bytes to the memory that the regions name; whether all of it is RAM.

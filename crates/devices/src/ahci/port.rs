@@ -261,7 +261,8 @@ impl Port {
         if now == 0 {
             self.reset_link();
         } else {
-            // No link, no drive.
+            // No link, no drive: it is reset when the link comes back.
+            self.reset_due = false;
             (self.registers.status, self.registers.error, self.registers.signature) = (NOBODY, 0, u32::MAX);
             self.registers.greeting = false;
         }
@@ -304,8 +305,10 @@ impl Port {
         if self.registers.command & command::RECEIVE != 0
             && let Some(place) = self.registers.frames.checked_add(at)
         {
-            // A guest that wants its frames where no memory is does not get them.
-            let _ = memory.write(Gpa(place), frame);
+            // A guest that wants its frames where no memory is, or ROM, does not get them.
+            if memory.is_ram(Gpa(place), frame.len() as u64) {
+                let _ = memory.write(Gpa(place), frame);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ mod request;
 mod worker;
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use disk::Image;
@@ -36,6 +37,8 @@ struct Shared {
     /// A request has finished.
     finished: Condvar,
     bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// A failure of the host's has been told.
+    told: AtomicBool,
 }
 
 #[derive(Default)]
@@ -66,6 +69,7 @@ impl Backend {
             work: Condvar::new(),
             finished: Condvar::new(),
             bell: OnceLock::new(),
+            told: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared), size: info.size, read_only: info.read_only, serial }
     }

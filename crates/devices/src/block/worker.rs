@@ -1,6 +1,7 @@
 //! A thread of a disk: takes requests and does them, one after the other.
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use disk::{Erase, block_on};
@@ -51,8 +52,15 @@ pub(super) fn one<'a>(
 fn perform(shared: &Shared, Request { offset, operation }: Request) -> Result<Vec<u8>, Failure> {
     let image = &*shared.image;
     let failed = |error: disk::Error| {
-        tracing::warn!(offset, %error, "disk");
-        failure(&error)
+        let failure = failure(&error);
+        // What a guest can bring about as often as it likes does not fill the log.
+        let own_doing = matches!(failure, Failure::Beyond | Failure::ReadOnly);
+        if own_doing || shared.told.swap(true, Ordering::Relaxed) {
+            tracing::debug!(offset, %error, "disk");
+        } else {
+            tracing::warn!(offset, %error, "disk; what fails from now on is told with --log devices=debug");
+        }
+        failure
     };
     match operation {
         Operation::Read(Data::Bytes(mut bytes)) => {

@@ -409,8 +409,12 @@ impl IdeDrive {
             }
             Dma::Disc { offset, .. } => {
                 let request = Request { offset, operation: Operation::Read(Data::Guest(segments)) };
-                let then = Then::EndDma { packet, write: false };
-                self.start(request, then)
+                let asks = self.start(request, Then::EndDma { packet, write: false });
+                if self.running.is_none() {
+                    // The disc is gone.
+                    self.dma_done = Some(false);
+                }
+                asks
             }
             Dma::Answer(bytes) => {
                 let done = scatter(memory, &segments, &bytes);
@@ -439,6 +443,10 @@ impl IdeDrive {
         if running.reset {
             self.unit.reset();
             self.show_reset();
+            if matches!(running.then, Then::EndDma { .. }) {
+                // The bus master must not go on with the next command.
+                self.dma_done = Some(true);
+            }
             return false;
         }
         let result = completion.result;

@@ -155,6 +155,10 @@ impl CdDrive {
         if first.checked_add(count).is_none_or(|end| end > blocks) {
             return Err(Sense::BEYOND);
         }
+        // What READ (10) can ask for: a longer one could not be cut short.
+        if count > u32::from(u16::MAX) {
+            return Err(Sense::BAD_FIELD);
+        }
         Ok(match u64::from(count) * BLOCK {
             0 => Reply::Done,
             len => Reply::Read { offset: u64::from(first) * BLOCK, len },

@@ -19,8 +19,10 @@ const PLACES: u16 = 256;
 const SEGMENTS: u32 = PLACES as u32 - 2;
 /// The most queues.
 const MOST_QUEUES: u16 = 64;
-/// The most sectors that one discard or write of zeros covers: 2 GiB.
-const MOST_ERASED: u32 = (1 << 22) - 1;
+/// The most sectors that one discard covers: 2 GiB.
+const MOST_DISCARDED: u32 = (1 << 22) - 1;
+/// The most sectors that one write of zeros covers: 64 MiB, which a host may have to write out.
+const MOST_ZEROED: u32 = 1 << 17;
 /// The most data of one request.
 const MOST_DATA: u64 = 1 << 30;
 /// Bytes of the serial number.
@@ -126,6 +128,8 @@ impl Blk {
                 let (bytes, written) = match &request.operation {
                     Operation::Read(data) => (data.len(), written),
                     Operation::Write { data, .. } => (data.len(), 0),
+                    // Not every file system of a host does that at once.
+                    Operation::Zero { len } => (*len, 0),
                     _ => (0, 0),
                 };
                 let tag = self.jobs.add(Job { queue: index, token, status, written }, bytes);
@@ -174,7 +178,7 @@ impl Blk {
                 if flags & !u32::from(!discard) != 0 {
                     return Ok(Err(UNSUPPORTED));
                 }
-                if sectors > MOST_ERASED {
+                if sectors > if discard { MOST_DISCARDED } else { MOST_ZEROED } {
                     return Ok(Err(IO_ERROR));
                 }
                 let len = u64::from(sectors) * SECTOR;
@@ -228,12 +232,11 @@ impl Kind for Blk {
         put(26, &u16::try_from(physical / block).unwrap_or(1).to_le_bytes());
         put(WRITEBACK, &[u8::from(self.writeback)]);
         put(34, &self.queues.to_le_bytes());
-        let erased = MOST_ERASED.to_le_bytes();
         // Most sectors of a discard, most ranges of it, alignment; the same of zeroing, which may give up the place.
-        put(36, &erased);
+        put(36, &MOST_DISCARDED.to_le_bytes());
         put(40, &1u32.to_le_bytes());
         put(44, &(physical / SECTOR as u32).to_le_bytes());
-        put(48, &erased);
+        put(48, &MOST_ZEROED.to_le_bytes());
         put(52, &1u32.to_le_bytes());
         put(56, &[1]);
         config

@@ -208,6 +208,7 @@ impl Scsi {
         };
         let moved = match &first.operation {
             Operation::Read(data) | Operation::Write { data, .. } => data.len(),
+            Operation::Zero { len } => *len,
             _ => 0,
         };
         let residual = end.residual;

@@ -74,17 +74,22 @@ impl Keyboard {
         let meant = self.held().any(|key| matches!(key, Key::CTRL | Key::CTRL_R | Key::ALT));
         match (shift, held.is_empty()) {
             (true, true) if !meant => {
-                self.input.key(Key::SHIFT, true);
-                self.input.key(stroke.key, true);
-                self.input.key(Key::SHIFT, false);
+                // Without room for Shift it would be another character.
+                if self.input.key(Key::SHIFT, true) {
+                    self.input.key(stroke.key, true);
+                    self.input.key(Key::SHIFT, false);
+                }
             }
             (false, false) if !meant => {
                 for shift in &held {
                     self.input.key(*shift, false);
                 }
                 self.input.key(stroke.key, true);
-                for shift in &held {
-                    self.input.key(*shift, true);
+                for shift in held {
+                    if !self.input.key(shift, true) {
+                        self.down.retain(|_, key| *key != shift);
+                        self.coded.retain(|key| *key != shift);
+                    }
                 }
             }
             _ => {

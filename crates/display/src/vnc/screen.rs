@@ -235,12 +235,13 @@ impl Screen {
 
     pub(super) fn request(&self, number: u64, changes: bool, rect: Rect) {
         let mut state = self.lock();
-        let drawing = state.drawing;
+        let (drawing, shown) = (state.drawing, (state.shot.width, state.shot.height));
         if let Some(client) = state.clients.get_mut(&number) {
             let (width, height) = client.size;
             let rect = rect.within(width, height);
             if !changes {
-                for tile in tiles_of(rect, width) {
+                // The client may not know that the screen has another size by now.
+                for tile in tiles_of(rect.within(shown.0, shown.1), shown.0) {
                     if let Some(seen) = client.seen.get_mut(tile) {
                         *seen = 0;
                     }

@@ -95,7 +95,8 @@ impl Tls {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
             }
-            let mut bytes = [0; 4096];
+            // Beside a partial record of legal size, so much always fits.
+            let mut bytes = [0; 1024];
             let len = (&mut &*stream).read(&mut bytes)?;
             let mut fresh = bytes.get(..len).unwrap_or_default();
             let mut connection = self.connection();
@@ -103,7 +104,10 @@ impl Tls {
                 connection.read_tls(&mut fresh)?;
             }
             while !fresh.is_empty() {
-                connection.read_tls(&mut fresh)?;
+                // After its end it takes nothing any more.
+                if connection.read_tls(&mut fresh)? == 0 {
+                    break;
+                }
                 connection.process_new_packets().map_err(io::Error::other)?;
             }
             let answers = connection.wants_write();
