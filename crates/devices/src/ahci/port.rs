@@ -571,7 +571,7 @@ impl Port {
         let dma = self.registers.shown.features & 1 != 0;
         let reply = match self.drive.as_mut().and_then(Drive::cd) {
             Some(cd) => cd.command(packet.get(..12).unwrap_or_default()),
-            None => Err(Sense::BAD_COMMAND),
+            None => Err(Sense::NO_COMMAND),
         };
         match reply {
             Err(sense) => self.finish_packet(slot, header, Err(sense), 0, memory),

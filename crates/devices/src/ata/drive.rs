@@ -196,6 +196,6 @@ pub(crate) fn sense_of(failure: Failure) -> Sense {
     match failure {
         Failure::Beyond => Sense::BEYOND,
         Failure::Memory => Sense::FAILED,
-        _ => Sense::UNREADABLE,
+        _ => Sense::READ_ERROR,
     }
 }

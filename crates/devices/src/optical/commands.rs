@@ -76,7 +76,7 @@ impl CdDrive {
             op::REQUEST_SENSE => {
                 let waiting = std::mem::take(&mut self.sense);
                 let told = if waiting == Sense::NONE { self.tray.take_attention() } else { Some(waiting) };
-                cut(told.unwrap_or_default().bytes().to_vec(), block.u8(4).into())
+                cut(told.unwrap_or_default().fixed().to_vec(), block.u8(4).into())
             }
             op::INQUIRY => self.inquiry(block),
             op::MODE_SENSE_6 => {
@@ -128,7 +128,7 @@ impl CdDrive {
             op::GET_EVENT => self.event(block),
             op::READ_DISC_INFORMATION => {
                 if block.u8(1) & 7 != 0 {
-                    return Err(Sense::BAD_FIELD);
+                    return Err(Sense::FIELD);
                 }
                 cut(self.disc()?.information(), long)
             }
@@ -142,7 +142,7 @@ impl CdDrive {
                 let open = if self.tray.is_open() { 0x10 } else { 0 };
                 cut(vec![0, open, 0, 0, 0, 0, 0, 0], block.u16(8).into())
             }
-            _ => Err(Sense::BAD_COMMAND),
+            _ => Err(Sense::NO_COMMAND),
         }
     }
 
@@ -157,7 +157,7 @@ impl CdDrive {
         }
         // What READ (10) can ask for: a longer one could not be cut short.
         if count > u32::from(u16::MAX) {
-            return Err(Sense::BAD_FIELD);
+            return Err(Sense::FIELD);
         }
         Ok(match u64::from(count) * BLOCK {
             0 => Reply::Done,
@@ -172,7 +172,7 @@ impl CdDrive {
             _ if !matches!(block.u8(1) >> 2 & 7, 0 | 2) => Err(Sense::OTHER_MODE),
             0 => self.read(block.u32(2), count).map(|_| Reply::Done),
             0x10 => self.read(block.u32(2), count),
-            _ => Err(Sense::BAD_FIELD),
+            _ => Err(Sense::FIELD),
         }
     }
 
@@ -181,7 +181,7 @@ impl CdDrive {
         let length = usize::from(block.u16(3));
         if block.u8(1) & 1 == 0 {
             if block.u8(2) != 0 {
-                return Err(Sense::BAD_FIELD);
+                return Err(Sense::FIELD);
             }
             // A CD drive, removable; SPC-3; this answer's form.
             let mut answer = vec![5, 0x80, 5, 2, 31, 0, 0, 0];
@@ -191,7 +191,7 @@ impl CdDrive {
         let page = match block.u8(2) {
             0 => vec![0, 0x80],
             0x80 => self.serial.bytes().take(20).collect(),
-            _ => return Err(Sense::BAD_FIELD),
+            _ => return Err(Sense::FIELD),
         };
         cut([&[5, block.u8(2), 0, page.len() as u8][..], &page].concat(), length)
     }
@@ -201,7 +201,7 @@ impl CdDrive {
         // Changeable values: there are none. Saved ones: neither.
         let (changeable, saved) = (block.u8(2) >> 6 == 1, block.u8(2) >> 6 == 3);
         if saved {
-            return Err(Sense::NOT_SAVED);
+            return Err(Sense::NO_SAVING);
         }
         let locked = if self.tray.is_locked() { 2 } else { 0 };
         let pages: [&[u8]; 3] = [
@@ -220,7 +220,7 @@ impl CdDrive {
             answer.extend(head);
             answer.extend(rest.iter().map(|byte| if changeable { 0 } else { *byte }));
         }
-        if answer.is_empty() { Err(Sense::BAD_FIELD) } else { Ok(answer) }
+        if answer.is_empty() { Err(Sense::FIELD) } else { Ok(answer) }
     }
 
     /// GET CONFIGURATION (MMC-6, 6.5).
@@ -243,7 +243,7 @@ impl CdDrive {
     fn event(&self, block: Block) -> Result<Reply, Sense> {
         const MEDIA: u8 = 1 << 4;
         if block.u8(1) & 1 == 0 {
-            return Err(Sense::BAD_FIELD);
+            return Err(Sense::FIELD);
         }
         let length = usize::from(block.u16(7));
         if block.u8(4) & MEDIA == 0 {

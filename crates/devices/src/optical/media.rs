@@ -40,7 +40,7 @@ impl Disc {
             0 => {
                 let first = block.u8(6);
                 if first > 1 && first != LEAD_OUT {
-                    return Err(Sense::BAD_FIELD);
+                    return Err(Sense::FIELD);
                 }
                 let mut body = vec![1, 1];
                 for (track, at) in [(1, 0), (LEAD_OUT, self.blocks)] {
@@ -63,7 +63,7 @@ impl Disc {
                 body.extend(entry(1, address(0, true)));
                 body
             }
-            _ => return Err(Sense::BAD_FIELD),
+            _ => return Err(Sense::FIELD),
         };
         Ok([&(body.len() as u16).to_be_bytes()[..], &body].concat())
     }
@@ -84,7 +84,7 @@ impl Disc {
             _ => false,
         };
         if !known {
-            return Err(Sense::BAD_FIELD);
+            return Err(Sense::FIELD);
         }
         let mut answer = vec![0; 36];
         answer.splice(..8, [0, 34, 1, 1, 0, 4, 1, 0]);
@@ -97,7 +97,7 @@ impl Disc {
         /// The first block of the data area, as a DVD counts.
         const FIRST: u32 = 0x3_0000;
         if self.profile() != DVD_ROM || layer != 0 {
-            return Err(Sense::BAD_FIELD);
+            return Err(Sense::FIELD);
         }
         let body = match format {
             0 => {
@@ -110,7 +110,7 @@ impl Disc {
             }
             // Copyright: none.
             1 => vec![0; 4],
-            _ => return Err(Sense::BAD_FIELD),
+            _ => return Err(Sense::FIELD),
         };
         let [high, low] = (body.len() as u16 + 2).to_be_bytes();
         Ok([&[high, low, 0, 0][..], &body].concat())

@@ -4,13 +4,12 @@
 mod commands;
 mod drive;
 mod media;
-mod sense;
 #[cfg(test)]
 mod tests;
 mod tray;
 
+pub use crate::scsi::Sense;
 pub use drive::{CdDrive, CdState, Reply};
-pub use sense::Sense;
 pub use tray::{Locked, Tray};
 
 /// The bytes of a block of a CD.

@@ -101,8 +101,8 @@ fn answers_are_of_the_length_that_they_say_and_are_cut() {
     let modes = data(drive.command(&[0x5a, 0, 0x3f, 0, 0, 0, 0, 1, 0]));
     assert_eq!(usize::from(modes[1]) + 2, modes.len());
     assert_eq!(data(drive.command(&[0x1a, 0, 0x2a, 0, 0xff])).len(), 24);
-    assert_eq!(drive.command(&[0x5a, 0, 0x05, 0, 0, 0, 0, 1, 0]), Err(Sense::BAD_FIELD));
-    assert_eq!(drive.command(&[0xff]), Err(Sense::BAD_COMMAND));
+    assert_eq!(drive.command(&[0x5a, 0, 0x05, 0, 0, 0, 0, 1, 0]), Err(Sense::FIELD));
+    assert_eq!(drive.command(&[0xff]), Err(Sense::NO_COMMAND));
     assert_eq!(drive.command(&[0x12, 0, 0, 0, 0]), Ok(Reply::Done), "nothing is asked for");
 }
 

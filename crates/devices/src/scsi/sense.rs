@@ -1,11 +1,11 @@
-//! Sense data: what was wrong with a command (SPC-4, 4.5).
+//! Sense data: what was wrong with a command (SPC-4, 4.5), of a disk or of a drive with a disc in it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::block::Failure;
 
 /// Sense key, additional sense code and its qualifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Sense {
     /// The sense key.
     pub key: u8,
@@ -18,6 +18,10 @@ pub struct Sense {
 impl Sense {
     /// Nothing to say.
     pub const NONE: Self = Self::new(0, 0, 0);
+    /// There is no medium, and the tray is closed.
+    pub const NO_MEDIUM: Self = Self::new(2, 0x3a, 1);
+    /// There is no medium: the tray is open.
+    pub const TRAY_OPEN: Self = Self::new(2, 0x3a, 2);
     /// The medium cannot be read.
     pub const READ_ERROR: Self = Self::new(3, 0x11, 0);
     /// The medium cannot be written.
@@ -38,12 +42,21 @@ impl Sense {
     pub const PARAMETER: Self = Self::new(5, 0x26, 0);
     /// Saved values are not there.
     pub const NO_SAVING: Self = Self::new(5, 0x39, 0);
+    /// The medium may not be taken out.
+    pub const REMOVAL_PREVENTED: Self = Self::new(5, 0x53, 2);
+    /// Blocks of this kind are not on this medium.
+    pub const OTHER_MODE: Self = Self::new(5, 0x64, 0);
+    /// The medium may have changed.
+    pub const CHANGED: Self = Self::new(6, 0x28, 0);
     /// The unit has been powered on or reset.
     pub const RESET: Self = Self::new(6, 0x29, 0);
     /// The unit cannot be written.
     pub const PROTECTED: Self = Self::new(7, 0x27, 0);
     /// The host has no more room.
     pub const NO_SPACE: Self = Self::new(7, 0x27, 7);
+
+    /// The transfer has failed on its way.
+    pub const FAILED: Self = Self::new(0xb, 0x08, 0);
 
     const fn new(key: u8, code: u8, qualifier: u8) -> Self {
         Self { key, code, qualifier }
